@@ -1,0 +1,56 @@
+"""Where models are: the ones that ship with the package by name, all others by folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgecolbert.errors import InputTypeError, ModelNotFoundError
+from edgecolbert.manifest import MANIFEST_NAME
+
+DEFAULT_MODEL = "starter"
+
+_PACKAGE = Path(__file__).resolve().parent
+# In a wheel the models lie inside the package; in a checkout they are its neighbour.
+_ROOTS = (_PACKAGE / "models", _PACKAGE.parent / "models")
+
+
+def builtin_models() -> dict[str, Path]:
+    """Name and folder of every model that ships with this installation."""
+    found: dict[str, Path] = {}
+    for root in _ROOTS:
+        for manifest in sorted(root.glob(f"*/{MANIFEST_NAME}")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return found
+
+
+def resolve_model_folder(name_or_folder: str | Path | None = None) -> Path:
+    """The folder of a model.
+
+    Args:
+        name_or_folder: A built-in name, a folder, or None for the starter model. A string that is a built-in name
+            means that model; write "./starter" for a folder of the same name.
+
+    Returns:
+        The folder. Whether it holds a usable model is for `ModelManifest.read` to say.
+
+    Raises:
+        ModelNotFoundError: If there is no such name and no such folder.
+        InputTypeError: If the argument is neither a string nor a path.
+    """
+    if name_or_folder is None:
+        name_or_folder = DEFAULT_MODEL
+    if not isinstance(name_or_folder, str | Path):
+        raise InputTypeError(
+            f"model is {type(name_or_folder).__name__}, expected a name, a folder, or an object with the methods "
+            "encode_queries and encode_documents."
+        )
+    models = builtin_models()
+    if isinstance(name_or_folder, str) and name_or_folder in models:
+        return models[name_or_folder]
+    folder = Path(name_or_folder).expanduser()
+    if not folder.is_dir():
+        raise ModelNotFoundError(
+            f"No model {str(name_or_folder)!r}: it is neither a built-in name ({', '.join(sorted(models)) or 'none'}) "
+            "nor a folder. Export a checkpoint with `edgecolbert export CHECKPOINT OUT`, and name OUT here."
+        )
+    return folder

@@ -1,0 +1,108 @@
+"""The first stage: the codes of all passages in memory, scanned by usearch.
+
+SQLite is the truth. What is kept here is a copy of it that names the passages it holds, and is brought up to date
+before each search whenever the database says that something changed.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecolbert.errors import StoreFormatError
+from edgecolbert.fde import Int8Array
+from edgecolbert.store import Store
+
+IntArray = npt.NDArray[np.int64]
+
+
+class CandidateScan:
+    """Codes of one first stage, and which text each is of."""
+
+    def __init__(self) -> None:
+        self._generation = -1
+        self._first_stage_id = 0
+        self._passage_ids: IntArray = np.empty(0, dtype=np.int64)
+        self._content_ids: IntArray = np.empty(0, dtype=np.int64)
+        self._codes: Int8Array = np.empty((0, 0), dtype=np.int8)
+        self._shown: npt.NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
+
+    def refresh(self, store: Store, first_stage_id: int, code_bytes: int) -> None:
+        """Bring the codes up to date, reading only what is new.
+
+        Args:
+            store: The database, inside a snapshot.
+            first_stage_id: Which first stage.
+            code_bytes: Bytes of one of its codes.
+
+        Raises:
+            StoreFormatError: If a code is damaged.
+        """
+        generation = store.generation
+        if generation == self._generation and first_stage_id == self._first_stage_id:
+            return
+        if first_stage_id != self._first_stage_id:
+            self._passage_ids, self._content_ids = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+            self._codes = np.empty((0, code_bytes), dtype=np.int8)
+        present = np.array(store.code_passage_ids(first_stage_id), dtype=np.int64)
+        # Passage numbers only grow and are never used twice, so what is new comes after all that is known.
+        last = int(self._passage_ids[-1]) if len(self._passage_ids) else 0
+        kept = np.isin(self._passage_ids, present, assume_unique=True)
+        n_new = int((present > last).sum())
+        if n_new or not kept.all():
+            n_kept = int(kept.sum())
+            codes = np.empty((n_kept + n_new, code_bytes), dtype=np.int8)
+            codes[:n_kept] = self._codes[kept]
+            contents = np.empty(n_kept + n_new, dtype=np.int64)
+            contents[:n_kept] = self._content_ids[kept]
+            for row, (passage_id, content_id, blob, checksum) in enumerate(
+                store.code_rows(first_stage_id, after=last), start=n_kept
+            ):
+                if len(blob) != code_bytes or zlib.crc32(blob) != checksum:
+                    raise StoreFormatError(
+                        f"{store.path}: the stored code of passage {passage_id} is damaged. The texts are unharmed: "
+                        "run `edgecolbert reencode --db FILE` to make the vectors again."
+                    )
+                codes[row] = np.frombuffer(blob, dtype=np.int8)
+                contents[row] = content_id
+            self._codes, self._content_ids, self._passage_ids = codes, contents, present
+        # Texts that an unfinished `add` has stored belong to no document yet.
+        self._shown = np.isin(self._content_ids, np.array(store.shown_content_ids(), dtype=np.int64))
+        self._generation, self._first_stage_id = generation, first_stage_id
+
+    def nearest_contents(self, code: Int8Array, wanted: int, allowed: npt.NDArray[np.int64] | None) -> IntArray:
+        """The texts whose best passage has the largest inner product with a query's code.
+
+        Args:
+            code: int8 [code_bytes], the query.
+            wanted: How many texts.
+            allowed: Content numbers to choose from, or None for all that are here.
+
+        Returns:
+            At most `wanted` content numbers, best first.
+        """
+        codes, contents = self._codes, self._content_ids
+        eligible = self._shown if allowed is None else self._shown & np.isin(contents, allowed)
+        if not eligible.all():
+            codes, contents = codes[eligible], contents[eligible]
+        count = min(len(codes), wanted)
+        while count:
+            found = contents[_scan(codes, code, count)]
+            _, first = np.unique(found, return_index=True)
+            if len(first) >= wanted or count == len(codes):
+                best: IntArray = found[np.sort(first)][:wanted]
+                return best
+            # Several passages of one text were found: look further until there are enough texts.
+            count = min(len(codes), 2 * count)
+        return np.empty(0, dtype=np.int64)
+
+
+def _scan(codes: Int8Array, code: Int8Array, count: int) -> IntArray:
+    """Row numbers of the `count` largest inner products, largest first."""
+    # Imported here: without a first stage to scan there is nothing to pay for.
+    from usearch.index import MetricKind, search
+
+    matches = search(codes, code, count, MetricKind.IP, exact=True)
+    return np.asarray(matches.keys, dtype=np.int64).ravel()

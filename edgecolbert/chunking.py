@@ -1,0 +1,114 @@
+"""Long texts to passages: character spans that fit the model, cut at sentence borders where there are any."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+Span = tuple[int, int]
+TokenCounter = Callable[[list[str]], list[int]]
+
+# A sentence ends at a line break, at closing punctuation before white space, or at full-width punctuation.
+_SENTENCE = re.compile(r"[^\n.!?…。！？]*(?:\n+|[.!?…]+[\"'”’»)\]]*(?:\s+|$)|[。！？]+[」』”’）]*\s*|[.!?…]+|$)")
+_WORD = re.compile(r"\s*\S+\s*|\s+")
+
+# Texts longer than this are cut before they are counted: counting 10 MB to learn that it is too long costs seconds.
+_COUNT_WHOLE = 50_000
+# The tokenizer keeps an object for every text of a batch.
+_COUNT_BATCH = 8_192
+
+
+def split_text(text: str, count: TokenCounter, room: int) -> list[Span]:
+    """Cut a text into passages of at most `room` tokens.
+
+    Passages are of about equal length and end at sentence borders; a sentence that is too long by itself is cut
+    between words, a word that is too long by itself between characters. Only white space lies between two passages
+    and around them.
+
+    Args:
+        text: Any text.
+        count: Gives the number of content tokens of each of several texts.
+        room: Most tokens of a passage.
+
+    Returns:
+        (start, end) character offsets of each passage, in order. A text without anything but white space is one
+        passage that spans it.
+
+    Raises:
+        ValueError: If `room` is less than one.
+
+    Examples:
+        >>> words = lambda texts: [len(text.split()) for text in texts]
+        >>> split_text("One two. Three four five. Six.", words, 4)
+        [(0, 8), (9, 30)]
+    """
+    if room < 1:
+        raise ValueError(f"room is {room}, expected at least 1: the document length leaves no place for text")
+    if not text.strip():
+        return [(0, len(text))]
+    pieces = list(_fitting_pieces(text, [(0, len(text))], count, room, level=0))
+    return [_trimmed(text, span) for span in _merged(text, pieces, count, room)]
+
+
+def _fitting_pieces(
+    text: str, spans: list[Span], count: TokenCounter, room: int, level: int
+) -> Iterator[tuple[Span, int]]:
+    """Yield contiguous spans that fit, with their token counts, cutting what does not fit one level finer."""
+    sizes = _count(text, spans, count) if level or len(text) <= _COUNT_WHOLE else [room + 1] * len(spans)
+    for span, size in zip(spans, sizes, strict=True):
+        if size <= room or span[1] - span[0] <= 1:
+            yield span, size
+        else:
+            yield from _fitting_pieces(text, _cut(text, span, level), count, room, level + 1)
+
+
+def _cut(text: str, span: Span, level: int) -> list[Span]:
+    """Cut a span into sentences (level 0), words (1), or halves (2 and up)."""
+    start, end = span
+    if level > 1:
+        middle = (start + end) // 2
+        return [(start, middle), (middle, end)]
+    pattern = (_SENTENCE, _WORD)[level]
+    return [match.span() for match in pattern.finditer(text, start, end) if match.end() > match.start()]
+
+
+def _merged(text: str, pieces: list[tuple[Span, int]], count: TokenCounter, room: int) -> list[Span]:
+    """Join neighbours into passages of about equal size, and check each passage by counting it whole."""
+    total = sum(size for _, size in pieces)
+    n_passages = max(1, -(-total // room))
+    aim = total / n_passages
+    groups: list[list[tuple[Span, int]]] = []
+    filled = 0
+    for piece in pieces:
+        size = piece[1]
+        if groups and filled + size <= room and (filled < aim or size == 0):
+            groups[-1].append(piece)
+            filled += size
+        else:
+            groups.append([piece])
+            filled = size
+    # Counts need not add up: a tokenizer may treat a word otherwise at the start of a text.
+    spans: list[Span] = []
+    todo = groups[::-1]
+    while todo:
+        group = todo.pop()
+        span = (group[0][0][0], group[-1][0][1])
+        if len(group) > 1 and _count(text, [span], count)[0] > room:
+            middle = len(group) // 2
+            todo += [group[middle:], group[:middle]]
+        elif text[span[0] : span[1]].strip():
+            spans.append(span)
+    return spans
+
+
+def _count(text: str, spans: list[Span], count: TokenCounter) -> list[int]:
+    sizes: list[int] = []
+    for first in range(0, len(spans), _COUNT_BATCH):
+        sizes += count([text[start:end] for start, end in spans[first : first + _COUNT_BATCH]])
+    return sizes
+
+
+def _trimmed(text: str, span: Span) -> Span:
+    piece = text[span[0] : span[1]]
+    start = span[0] + len(piece) - len(piece.lstrip())
+    return start, start + len(piece.strip())

@@ -1,0 +1,76 @@
+"""`edgecolbert`: the command line's parser, and its promise that an error is one line on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from edgecolbert import __version__
+from edgecolbert.errors import EdgeColbertError
+
+# Name, one line of help. Each is a module of `commands`, imported only when its command runs, or for its --help.
+COMMANDS = {
+    "index": "read folders, files or standard input into a database",
+    "search": "find the documents that match a query best",
+    "rerank": "order files by how well they match a query, without a database",
+    "eval": "measure quality and speed on a BEIR folder",
+    "info": "show what is in a database",
+    "verify": "check everything in a database",
+    "reencode": "make a database's vectors again, with the same model or another",
+    "doctor": "show versions, processor, and whether a model works here",
+    "export": "turn a PyLate checkpoint into a model folder",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after the program's name; those of the process by default.
+
+    Returns:
+        0 for success, 1 for an error, 2 for wrong usage, 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser(words)
+    options = parser.parse_args(words)
+    try:
+        return int(options.run(options))
+    except EdgeColbertError as error:
+        print(f"edgecolbert: {_one_line(str(error))}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"edgecolbert: {_one_line(str(error))}", file=sys.stderr)
+        # A reader that closed the pipe has all it wanted; Python would complain once more when it flushes.
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "edgecolbert: interrupted. What was stored stays; run the same command again to continue.", file=sys.stderr
+        )
+        return 130
+
+
+def _parser(words: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgecolbert",
+        description="Late-interaction (ColBERT) retrieval on this device: torch-free, offline, one SQLite file.",
+    )
+    parser.add_argument("--version", action="version", version=f"edgecolbert {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    for name, help_text in COMMANDS.items():
+        command = commands.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+        if name == chosen:
+            module = import_module(f"edgecolbert.commands.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

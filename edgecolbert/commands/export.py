@@ -1,0 +1,36 @@
+"""`edgecolbert export`: the door to the export pipeline, whose dependencies are an extra."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgecolbert.errors import MissingExtraError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command's options, which are the pipeline's."""
+    from edgecolbert_export import cli
+
+    cli.add_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the pipeline.
+
+    Args:
+        options: The parsed options.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        MissingExtraError: If torch or another dependency of the pipeline is not installed.
+    """
+    from edgecolbert_export import cli
+
+    try:
+        return cli.run(options)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"Export needs the package {error.name!r}. Install it with: pip install 'edgecolbert[export]'"
+        ) from error

@@ -1,0 +1,63 @@
+"""`edgecolbert index`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from edgecolbert.commands.output import add_database, add_json, add_model, positive, print_json, progress_bar
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command's options."""
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a folder (its .txt, .md and .jsonl files are read), a file, or - for standard input",
+    )
+    add_database(parser)
+    add_model(parser, "the starter model, or the one the database was made with")
+    parser.add_argument(
+        "--prune", action="store_true", help="remove documents that came from these paths and are no longer there"
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="documents stored at a time (default: 32)"
+    )
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Index everything, batch by batch, and say what was done."""
+    from edgecolbert.index import Index
+    from edgecolbert.sources import Reading, open_sources
+
+    sources = open_sources(options.paths)
+    reading = Reading()
+    totals = {"added": 0, "updated": 0, "unchanged": 0, "encoded": 0, "removed": 0}
+    with Index.open(options.db, model=options.model) as index, progress_bar("documents") as update:
+        done = 0
+        for source in sources:
+
+            def tell(n_done: int, _: int | None, before: int = done) -> None:
+                update(before + n_done, None)
+
+            report = index.add_from(source.root, source.read(reading), progress=tell, batch_size=options.batch_size)
+            done += len(report.ids)
+            for name in ("added", "updated", "unchanged", "encoded"):
+                totals[name] += getattr(report, name)
+            # What could not be read is not known to be gone.
+            if options.prune and source.root is not None and not reading.incomplete:
+                totals["removed"] += index.prune(source.root, report.ids)
+        n_documents = len(index)
+    for message in reading.messages:
+        print(f"edgecolbert: {message}", file=sys.stderr)
+    if options.json:
+        print_json(totals | {"documents": n_documents, "skipped": reading.messages})
+    else:
+        print(
+            f"{totals['added']} added, {totals['updated']} updated, {totals['unchanged']} unchanged"
+            + (f", {totals['removed']} removed" if options.prune else "")
+            + f"; {n_documents} documents in {options.db}"
+        )
+    return 0

@@ -1,0 +1,122 @@
+"""What commands share: options that several have, JSON, progress bars, clocks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from edgecolbert.errors import InputError
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """Add --db."""
+    parser.add_argument("--db", required=True, metavar="FILE", help="the database file")
+
+
+def add_model(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add --model, saying what holds without it."""
+    parser.add_argument("--model", metavar="M", help=f"a built-in name or a model folder (default: {default})")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def positive(text: str) -> int:
+    """Read an option's whole number of at least 1.
+
+    Args:
+        text: What the user wrote.
+
+    Returns:
+        The number.
+
+    Raises:
+        ArgumentTypeError: If it is not one.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def check_words(words: str, what: str) -> str:
+    """Refuse an argument that is not valid Unicode; the shell passes any bytes.
+
+    Args:
+        words: The argument.
+        what: Its name.
+
+    Returns:
+        The same argument.
+
+    Raises:
+        InputError: If it holds bytes that are not UTF-8.
+    """
+    if any("\udc80" <= character <= "\udcff" for character in words):
+        raise InputError(f"{what} is not valid UTF-8: {words!r}. Check the terminal's encoding.")
+    return words
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object, readable and with real characters."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def excerpt(text: str, width: int = 160) -> str:
+    """A text on one line, cut at `width`, without characters that could steer the terminal."""
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+class Clock:
+    """Milliseconds by stage, in the order the stages ended."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what runs inside."""
+        begin = time.perf_counter()
+        yield
+        self.ms[name] = round((time.perf_counter() - begin) * 1000, 2)
+
+    def finish(self) -> dict[str, float]:
+        """All stages, and the total since the clock was made."""
+        return self.ms | {"total": round((time.perf_counter() - self.started) * 1000, 2)}
+
+
+@contextmanager
+def progress_bar(unit: str, *, total: int | None = None) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar with rate and time left on standard error, where that is a terminal or the work takes long.
+
+    Args:
+        unit: What is counted, in the plural.
+        total: How many there are, if it is known.
+
+    Yields:
+        A function to call with how many are done, and how many there are in all where that becomes known later.
+    """
+    from tqdm import tqdm
+
+    # Off a terminal one line every ten seconds is enough for a log.
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    with tqdm(total=total, unit=f" {unit}", mininterval=interval, delay=0.5, leave=True, dynamic_ncols=True) as bar:
+
+        def update(done: int, known_total: int | None = None) -> None:
+            if known_total is not None:
+                bar.total = known_total
+            bar.update(done - bar.n)
+
+        yield update

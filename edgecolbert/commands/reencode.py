@@ -1,0 +1,30 @@
+"""`edgecolbert reencode`."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgecolbert.commands.output import add_database, add_json, add_model, print_json, progress_bar
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command's options."""
+    add_database(parser)
+    add_model(parser, "the one the database was made with, as it is found now")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Encode every stored text again; an interrupted run is continued by the next."""
+    from edgecolbert.index import Index
+    from edgecolbert.reencoding import reencode
+
+    with progress_bar("texts") as update:
+        n_encoded = reencode(options.db, model=options.model, progress=update)
+    with Index.open(options.db, create=False, read_only=True) as index:
+        stats = index.stats()
+    if options.json:
+        print_json({"encoded": n_encoded, "documents": stats.documents, "model": stats.model})
+    else:
+        print(f"{n_encoded} texts encoded; {stats.documents} documents are now served by {stats.model!r}")
+    return 0

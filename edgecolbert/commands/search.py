@@ -1,0 +1,69 @@
+"""`edgecolbert search`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from edgecolbert.commands.output import (
+    Clock,
+    add_database,
+    add_json,
+    add_model,
+    check_words,
+    excerpt,
+    positive,
+    print_json,
+)
+from edgecolbert.results import Hit
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command's options."""
+    parser.add_argument("query", metavar="QUERY")
+    add_database(parser)
+    add_model(parser, "the one the database was made with")
+    parser.add_argument("-k", type=positive, default=10, help="most hits wanted (default: 10)")
+    parser.add_argument("--exact", action="store_true", help="score every document, without a first stage")
+    parser.add_argument("--n-candidates", type=positive, metavar="N", help="documents the first stage puts forward")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Search and print the hits."""
+    from edgecolbert.index import Index
+
+    clock = Clock()
+    query = check_words(options.query, "QUERY")
+    with clock.stage("open"):
+        index = Index.open(options.db, model=options.model, create=False, read_only=True)
+    with index:
+        with clock.stage("load_model"):
+            index.encode_queries([])
+        with clock.stage("search"):
+            hits = index.search(query, k=options.k, n_candidates=options.n_candidates, exact=options.exact)
+    if options.json:
+        print_json({"query": query, "hits": [hit_dict(hit) for hit in hits], "ms": clock.finish()})
+    else:
+        print_hits(hits)
+    return 0
+
+
+def hit_dict(hit: Hit) -> dict[str, object]:
+    """A hit as JSON prints it."""
+    return {
+        "id": hit.id,
+        "score": round(hit.score, 6),
+        "text": hit.text,
+        "metadata": hit.metadata,
+        "passage": {"start": hit.passage.start, "end": hit.passage.end},
+    }
+
+
+def print_hits(hits: list[Hit]) -> None:
+    """Print hits for people: score, id, and the passage that matched."""
+    if not hits:
+        print("No documents.", file=sys.stderr)
+    for rank, hit in enumerate(hits, start=1):
+        print(f"{rank:>3}. {hit.score:8.4f}  {excerpt(hit.id, 100)}")
+        print(f"     {excerpt(hit.passage.text)}")

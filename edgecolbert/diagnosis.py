@@ -1,0 +1,93 @@
+"""What `edgecolbert doctor` reports: versions, the processor's kernels, SQLite, and whether a model works here."""
+
+from __future__ import annotations
+
+import platform
+import sqlite3
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from edgecolbert import __version__
+from edgecolbert.builtin import builtin_models
+from edgecolbert.encoder import Encoder, available_cores
+from edgecolbert.errors import EdgeColbertError
+
+_PACKAGES = ("numpy", "onnxruntime", "tokenizers", "usearch", "numkong", "sqlite-utils")
+# https://sqlite.org/wal.html#walreset: a rare race of two checkpoints can corrupt the file before this version.
+_WAL_RESET_FIXED = (3, 51, 3)
+
+
+def diagnose(model: str | None = None) -> dict[str, Any]:
+    """Look at this installation.
+
+    Args:
+        model: A built-in name or folder to try; None for the starter model.
+
+    Returns:
+        Sections by name; `problems` lists what does not work, and is empty when all is well.
+    """
+    problems: list[str] = []
+    return {
+        "versions": _versions(problems),
+        "processor": _processor(),
+        "sqlite": _sqlite(problems),
+        "model": _model(model, problems),
+        "problems": problems,
+    }
+
+
+def _versions(problems: list[str]) -> dict[str, str]:
+    found = {"edgecolbert": __version__, "python": platform.python_version(), "system": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+            problems.append(f"The package {package} is missing: pip install {package}")
+    return found
+
+
+def _processor() -> dict[str, Any]:
+    import numkong
+
+    kernels = sorted(name for name, usable in numkong.get_capabilities().items() if usable)
+    return {"machine": platform.machine(), "cores": available_cores(), "kernels": kernels}
+
+
+def _sqlite(problems: list[str]) -> dict[str, Any]:
+    connection = sqlite3.connect(":memory:")
+    options = {row[0] for row in connection.execute("PRAGMA compile_options")}
+    connection.close()
+    if "OMIT_JSON" in options or "OMIT_WAL" in options:
+        problems.append("This Python's SQLite was built without JSON or WAL, which the store needs.")
+    return {
+        "version": sqlite3.sqlite_version,
+        "threadsafe": next((option for option in options if option.startswith("THREADSAFE")), "unknown"),
+        "fts5": "ENABLE_FTS5" in options,
+        "wal_reset_race": "fixed" if sqlite3.sqlite_version_info >= _WAL_RESET_FIXED else "present (rare)",
+    }
+
+
+def _model(model: str | None, problems: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"built in": sorted(builtin_models())}
+    try:
+        begin = time.perf_counter()
+        encoder = Encoder.load(model)
+        found |= {
+            "name": encoder.name,
+            "folder": str(encoder.manifest.folder),
+            "profile": encoder.manifest.profile,
+            "dim": encoder.dim,
+            "licence": encoder.manifest.licence,
+            "load ms": round((time.perf_counter() - begin) * 1000, 1),
+        }
+        begin = time.perf_counter()
+        rows = encoder.encode_queries(["does it work here?"])[0]
+        found["query ms"] = round((time.perf_counter() - begin) * 1000, 2)
+        lengths = (rows.astype("float64") ** 2).sum(axis=1) ** 0.5
+        if abs(lengths - 1).max() > 1e-3:
+            problems.append(f"The model {encoder.name!r} gives token embeddings that are not of unit length here.")
+    except EdgeColbertError as error:
+        problems.append(str(error))
+    return found

@@ -1,0 +1,145 @@
+"""What users hand in: strings or records, checked and brought into one form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgecolbert.errors import InputError, InputTypeError
+from edgecolbert.tokenizer import check_text
+
+_KEYS = ("id", "text", "metadata")
+
+
+@dataclass(frozen=True, eq=False)
+class Document(Mapping[str, Any]):
+    """A record: `id`, `text` and `metadata`, as attributes or as keys. `Index.get` returns it, `Index.add` takes it.
+
+    Attributes:
+        id: Unique in an index.
+        text: The whole text.
+        metadata: JSON values by name.
+    """
+
+    id: str
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, key: str) -> Any:
+        """The attribute of that name."""
+        if key not in _KEYS:
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __iter__(self) -> Iterator[str]:
+        """The three names."""
+        return iter(_KEYS)
+
+    def __len__(self) -> int:
+        """Three."""
+        return len(_KEYS)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A checked document, ready to store.
+
+    Attributes:
+        id: Unique id.
+        text: The whole text.
+        metadata: Its metadata as JSON text.
+        hash: Hexadecimal SHA-256 of the text.
+    """
+
+    id: str
+    text: str
+    metadata: str
+    hash: str
+
+
+def read_record(item: object, position: int) -> Record:
+    """Check one document.
+
+    Args:
+        item: A string, or a mapping with `text` and optionally `id` and `metadata`.
+        position: Its place in the call, for messages.
+
+    Returns:
+        The record. Without an id the id is the hexadecimal SHA-256 of the text.
+
+    Raises:
+        InputTypeError: If the item or one of its parts has the wrong type.
+        InputError: If it has an unknown key, no text, an empty id, a lone surrogate, or metadata that is not JSON.
+    """
+    where = f"documents[{position}]"
+    if isinstance(item, str):
+        item = {"text": item}
+    if not isinstance(item, Mapping):
+        raise InputTypeError(f"{where} is {type(item).__name__}, expected a string or a mapping with id and text.")
+    unknown = [key for key in item if key not in _KEYS]
+    if unknown:
+        raise InputError(f"{where} has unknown keys {unknown}, expected {list(_KEYS)}. Put other values into metadata.")
+    if "text" not in item:
+        raise InputError(f"{where} has no text.")
+    text = check_text(item["text"], f"{where}: text")
+    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    identifier = item.get("id")
+    if identifier is None:
+        identifier = digest
+    check_id(identifier, where)
+    return Record(identifier, text, _metadata_json(item.get("metadata"), where), digest)
+
+
+def check_id(identifier: object, where: str) -> str:
+    """Check a document id.
+
+    Args:
+        identifier: What a user gave.
+        where: How to name its place in messages.
+
+    Returns:
+        The same id.
+
+    Raises:
+        InputTypeError: If it is not a string.
+        InputError: If it is empty or holds a lone surrogate.
+    """
+    if not isinstance(identifier, str):
+        raise InputTypeError(
+            f"{where}: id is {identifier!r} ({type(identifier).__name__}), expected a string. Use str(id)."
+        )
+    if not identifier:
+        raise InputError(f"{where}: id is empty. Leave it out to use the text's hash.")
+    return check_text(identifier, f"{where}: id")
+
+
+def _metadata_json(metadata: object, where: str) -> str:
+    if metadata is None:
+        return "{}"
+    if not isinstance(metadata, Mapping):
+        raise InputTypeError(f"{where}: metadata is {type(metadata).__name__}, expected a mapping.")
+    try:
+        _check_keys(metadata, f"{where}: metadata")
+        text = json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except RecursionError:
+        raise InputError(f"{where}: metadata is nested too deeply, or contains itself.") from None
+    except TypeError as error:
+        raise InputTypeError(f"{where}: metadata is not JSON: {error}.") from None
+    except ValueError as error:
+        raise InputError(f"{where}: metadata is not JSON (NaN and infinity are not): {error}.") from None
+    return check_text(text, f"{where}: metadata")
+
+
+def _check_keys(value: object, where: str) -> None:
+    """JSON would turn other keys into strings, and the record would not come back as it was."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                raise InputTypeError(f"{where} has the key {key!r}, expected only strings.")
+            _check_keys(entry, where)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            _check_keys(entry, where)

@@ -1,0 +1,58 @@
+"""Filters over metadata, as SQL with every name and value bound, never spliced in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from edgecolbert.errors import InputError, InputTypeError
+
+# json_each takes field names as data, so dots, quotes and brackets in them mean nothing.
+_FIELD = "EXISTS (SELECT 1 FROM json_each(documents.metadata) AS field WHERE field.key = ? AND {condition})"
+
+
+def filter_sql(conditions: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """A condition on the table `documents` that holds where every named field has the given value.
+
+    Numbers are equal by value (4 and 4.0), booleans are not numbers, and None matches a field that is null.
+
+    Args:
+        conditions: Field names and the values they must have.
+
+    Returns:
+        An SQL expression and its parameters.
+
+    Raises:
+        InputTypeError: If this is not a mapping from strings to strings, numbers, booleans or None.
+        InputError: If a number is NaN, infinite or beyond 64 bits.
+    """
+    if not isinstance(conditions, Mapping):
+        raise InputTypeError(f"filter is {type(conditions).__name__}, expected a mapping of field names to values.")
+    parts: list[str] = []
+    parameters: list[Any] = []
+    for name, value in conditions.items():
+        if not isinstance(name, str):
+            raise InputTypeError(f"filter has the field name {name!r}, expected a string.")
+        condition, values = _equals(name, value)
+        parts.append(_FIELD.format(condition=condition))
+        parameters += [name, *values]
+    return " AND ".join(parts) or "1", parameters
+
+
+def _equals(name: str, value: object) -> tuple[str, list[Any]]:
+    if value is None:
+        return "field.type = 'null'", []
+    if isinstance(value, bool):
+        return f"field.type = '{'true' if value else 'false'}'", []
+    if isinstance(value, str):
+        return "field.type = 'text' AND field.value = ?", [value]
+    if isinstance(value, int | float):
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise InputError(f"filter: {name} is {value}, which does not fit 64 bits.")
+        if not math.isfinite(value):
+            raise InputError(f"filter: {name} is {value}, and metadata cannot hold that.")
+        return "field.type IN ('integer', 'real') AND field.value = ?", [value]
+    raise InputTypeError(
+        f"filter: {name} is {type(value).__name__}, expected a string, a number, a boolean or None to compare with."
+    )

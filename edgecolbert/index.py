@@ -1,0 +1,479 @@
+"""`Index`: a searchable collection of documents in one SQLite file. Wiring only; the work is done elsewhere."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from edgecolbert.candidates import CandidateScan
+from edgecolbert.documents import Document, check_id
+from edgecolbert.encoder import TokenEncoder
+from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, StoreMismatchError
+from edgecolbert.fde import FdeSettings, FirstStage
+from edgecolbert.ingest import Ingest
+from edgecolbert.passages import FloatArray, PassageEncoder
+from edgecolbert.pinning import Model, ModelIdentity, check_pin, check_reference, find_pinned_model
+from edgecolbert.results import AddReport, Hit, IndexStats, VerifyReport
+from edgecolbert.search import Best, hits, ranked_documents, score_contents
+from edgecolbert.store import PinnedEncoding, Store
+from edgecolbert.tokenizer import check_text
+from edgecolbert.verification import verify_store
+
+Progress = Callable[[int, int | None], bool | None]
+
+# Width of the first stage where the caller names none, and the least number of documents it is used for: below it,
+# scoring everything is as fast and exact.
+DEFAULT_CANDIDATES = 200
+
+
+class Index:
+    """A searchable collection of documents in one file. Open it with `Index.open`.
+
+    An index may be used from several threads; calls that touch the database take turns. Several processes may read
+    one file while one of them writes; each search sees one snapshot.
+    """
+
+    def __init__(self, store: Store, pinned: PinnedEncoding, encoder: TokenEncoder | None) -> None:
+        self._store = store
+        self._pinned = pinned
+        self._encoder = encoder
+        self._scan = CandidateScan()
+        self._lock = threading.RLock()
+        self._closed = False
+        self._in_snapshot = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        model: Model = None,
+        create: bool = True,
+        read_only: bool = False,
+        split_documents: bool | None = None,
+        fde: FdeSettings | None = None,
+        timeout: float = 10.0,
+    ) -> Index:
+        """Open a database file, or make one.
+
+        Args:
+            path: The file; ":memory:" for an index that is gone when closed.
+            model: A built-in name, a model folder, or any object with the methods `encode_queries` and
+                `encode_documents` and optionally a `name`. None means the model that the file is pinned to, and the
+                starter model for a new file.
+            create: Make the file if it does not exist.
+            read_only: Open without the right to write; works on a read-only disk.
+            split_documents: Split texts that are longer than the model's document length into passages (the default
+                for a new file), or False to let the model cut them off. Pinned in the file.
+            fde: Settings of the first stage of a new file; the model's own by default. Pinned in the file.
+            timeout: Seconds to wait while another process writes.
+
+        Returns:
+            The index; close it, or use it as a context manager.
+
+        Raises:
+            StoreMismatchError: If the file is pinned to another model or to other settings.
+            StoreError: If the file cannot be used: see `edgecolbert.errors`.
+            ModelError: If the model cannot be used.
+            InputError: If an argument is wrong.
+        """
+        if not isinstance(path, str | os.PathLike):
+            raise InputTypeError(f"path is {type(path).__name__}, expected a string or a path.")
+        identity = ModelIdentity.of(model) if model is not None else None
+        store = Store(os.fspath(path), create=create, read_only=read_only, timeout=timeout)
+        try:
+            with store.snapshot():
+                pinned = store.encoding()
+            if pinned is None:
+                # A new file: only now is the starter model needed.
+                identity = identity or ModelIdentity.of(None)
+                pinned = _pin(store, identity, split_documents, fde)
+            if identity is not None:
+                check_pin(pinned, identity, store.path)
+            else:
+                check_reference(pinned, store.path)
+            _check_settings(pinned, store.path, split_documents, fde)
+        except BaseException:
+            store.close()
+            raise
+        ready = None if model is None or isinstance(model, str | Path) else model
+        return cls(store, pinned, ready)
+
+    def add(
+        self, documents: Iterable[str | Mapping[str, Any]], *, progress: Progress | None = None, batch_size: int = 64
+    ) -> AddReport:
+        """Add documents, or replace those whose ids are there already.
+
+        A list is added as a whole or not at all. Any other iterable is added in batches of `batch_size`: each batch is
+        stored, and reported to `progress`, before the next is read. Texts that are stored already are not encoded
+        again, so a call that was interrupted continues where it stopped, and metadata alone updates cheaply. Of
+        documents with equal ids the last one stays.
+
+        Args:
+            documents: Strings, or mappings with `text` and optionally `id` and `metadata`. A string's id is the
+                hexadecimal SHA-256 of the text.
+            progress: Called as `progress(done, total)` after each step; `total` is None where it is not known.
+                Returning False stops with `CancelledError`.
+            batch_size: Documents of a batch of an iterable that is not a list.
+
+        Returns:
+            What was done.
+
+        Raises:
+            InputError: If a document is wrong; nothing of its list or batch is stored.
+            CancelledError: If `progress` returned False. A list is then not added; batches that were stored stay.
+            StoreError: If the file cannot be written.
+        """
+        return self.add_from(None, documents, progress=progress, batch_size=batch_size)
+
+    def add_from(
+        self,
+        source: str | None,
+        documents: Iterable[str | Mapping[str, Any]],
+        *,
+        progress: Progress | None = None,
+        batch_size: int = 64,
+    ) -> AddReport:
+        """Like `add`, and remember where the documents come from, so that `prune` can tell which have vanished.
+
+        Args:
+            source: Any name for the place, such as a folder's path.
+            documents: As in `add`.
+            progress: As in `add`.
+            batch_size: As in `add`.
+
+        Returns:
+            What was done.
+        """
+        self._open_store().check_writable()
+        model = self._model()
+        passages = PassageEncoder(model, split=bool(self._pinned.settings["split_documents"]), dim=self._pinned.dim)
+        ingest = Ingest(self._store, self._lock, self._pinned, passages, model, progress, source)
+        return ingest.add(documents, batch_size=batch_size)
+
+    def prune(self, source: str, keep: Iterable[str]) -> int:
+        """Delete the documents that came from a place and are there no longer.
+
+        Args:
+            source: As given to `add_from`; documents from elsewhere are not touched.
+            keep: The ids that are still there.
+
+        Returns:
+            How many documents were deleted.
+        """
+        kept = set(keep)
+        with self._lock, self._open_store().change():
+            return self._store.delete_documents(
+                identifier for identifier in self._store.ids_of_source(source) if identifier not in kept
+            )
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete documents.
+
+        Args:
+            ids: Their ids; unknown ones are passed over.
+
+        Returns:
+            How many documents were deleted.
+
+        Raises:
+            InputTypeError: If `ids` is a string, or holds something that is not one.
+        """
+        if isinstance(ids, str) or not isinstance(ids, Iterable):
+            raise InputTypeError(f"ids is {type(ids).__name__}, expected a list of ids.")
+        checked = [check_id(identifier, f"ids[{position}]") for position, identifier in enumerate(ids)]
+        with self._lock, self._open_store().change():
+            return self._store.delete_documents(checked)
+
+    def get(self, id: str) -> Document | None:  # noqa: A002 - the record's own word
+        """The document with that id, or None.
+
+        Args:
+            id: A document id.
+
+        Returns:
+            The record as it was added.
+        """
+        check_id(id, "get")
+        with self._reading() as store:
+            return store.document(id)
+
+    def ids(self) -> list[str]:
+        """Every document id, in the order the documents were first added."""
+        with self._reading() as store:
+            return store.ids()
+
+    def __len__(self) -> int:
+        """Number of documents."""
+        with self._reading() as store:
+            return store.count_documents()
+
+    def __contains__(self, identifier: object) -> bool:
+        """Whether there is a document with that id."""
+        return isinstance(identifier, str) and bool(identifier) and self.get(identifier) is not None
+
+    def search(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        n_candidates: int | None = None,
+        exact: bool = False,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the field's word
+    ) -> list[Hit]:
+        """Find the documents that match a query best.
+
+        Args:
+            query: Any text.
+            k: Most hits wanted.
+            n_candidates: Documents that the first stage puts forward for scoring. Given, it forces two stages; by
+                default small collections are scored whole, and larger ones with a width that suits `k`.
+            exact: Score every document, without a first stage.
+            filter: Metadata fields and the values they must have. Documents are selected first, so a filter never
+                loses a document that the unfiltered search would have ranked lower.
+
+        Returns:
+            At most `k` hits, best first; equal scores in the order of their ids.
+
+        Raises:
+            InputError: If an argument is wrong.
+            StoreError: If the file cannot be read, or is damaged where it was read.
+        """
+        check_text(query, "query")
+        return self.search_many([query], k=k, n_candidates=n_candidates, exact=exact, filter=filter)[0]
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        n_candidates: int | None = None,
+        exact: bool = False,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the field's word
+    ) -> list[list[Hit]]:
+        """Search for several queries over one snapshot; an exact search reads the documents once for all of them.
+
+        Args:
+            queries: Texts.
+            k: Most hits wanted for each.
+            n_candidates: As in `search`.
+            exact: As in `search`.
+            filter: As in `search`.
+
+        Returns:
+            The hits of each query.
+
+        Raises:
+            InputError: If an argument is wrong.
+            InputTypeError: If `queries` is not a list of strings.
+        """
+        if isinstance(queries, str) or not isinstance(queries, Sequence):
+            raise InputTypeError(f"queries is {type(queries).__name__}, expected a list of strings.")
+        for position, query in enumerate(queries):
+            check_text(query, f"queries[{position}]")
+        _check_count("k", k)
+        if n_candidates is not None:
+            _check_count("n_candidates", n_candidates)
+            if exact:
+                raise InputError("exact=True scores every document; leave n_candidates out, or exact.")
+        vectors = self.encode_queries(queries)
+        with self._reading() as store:
+            ranked = self.ranked(vectors, k=k, n_candidates=n_candidates, exact=exact, filter=filter)
+            return [hits(store, documents) for documents in ranked]
+
+    def encode_queries(self, queries: Sequence[str]) -> list[FloatArray]:
+        """Token embeddings of queries, as the index's model gives them; the first call loads the model.
+
+        Args:
+            queries: Texts; an empty list only loads the model.
+
+        Returns:
+            One float32 array [n_query_tokens, dim] for each query.
+        """
+        return PassageEncoder(self._model(), split=False, dim=self._pinned.dim).queries(list(queries))
+
+    def ranked(
+        self,
+        queries: Sequence[FloatArray],
+        *,
+        k: int,
+        n_candidates: int | None = None,
+        exact: bool = False,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the field's word
+    ) -> list[list[tuple[str, Best]]]:
+        """The search behind `search_many`, from token embeddings to ranked ids.
+
+        Args:
+            queries: float32 [n_query_tokens, dim] of each query.
+            k: As in `search`.
+            n_candidates: As in `search`.
+            exact: As in `search`.
+            filter: As in `search`.
+
+        Returns:
+            For each query at most `k` ids with the score and offsets of the best passage.
+        """
+        with self._reading() as store:
+            encoding_id = self._serving_id()
+            selected = None if filter is None else store.matching_documents(filter)
+            allowed = None if selected is None else np.fromiter(selected, dtype=np.int64, count=len(selected))
+            n_texts = store.count_documents() if allowed is None else len(allowed)
+            width = n_candidates or max(DEFAULT_CANDIDATES, 2 * k)
+            two_stages = not exact and (n_candidates is not None or n_texts > width)
+            stage = self._first_stage() if two_stages else None
+            if stage is None:
+                best = score_contents(store, encoding_id, queries, None if selected is None else list(selected))
+            else:
+                best = []
+                for query in queries:
+                    contents = self._scan.nearest_contents(stage.query_code(query), width, allowed)
+                    best += score_contents(store, encoding_id, [query], contents.tolist())
+            return [ranked_documents(store, found, k, selected) for found in best]
+
+    def candidates(self, query: FloatArray, n_candidates: int) -> list[str]:
+        """What the first stage alone puts forward, for measuring it.
+
+        Args:
+            query: float32 [n_query_tokens, dim].
+            n_candidates: How many texts.
+
+        Returns:
+            Document ids in the order of the first stage; empty before any document was added.
+        """
+        with self._reading() as store:
+            self._serving_id()
+            stage = self._first_stage()
+            if stage is None:
+                return []
+            contents = self._scan.nearest_contents(stage.query_code(query), n_candidates, None).tolist()
+            ids = store.ids_of_contents(contents)
+            return [name for number in contents for name in sorted(ids[number])]
+
+    def stats(self) -> IndexStats:
+        """Counts, bytes, and what the file is pinned to."""
+        with self._reading() as store:
+            encoding_id = self._serving_id()
+            pinned = store.encoding() or self._pinned
+            first_stage = store.first_stage(encoding_id)
+            path = Path(store.path)
+            return IndexStats(
+                path=store.path,
+                documents=store.count_documents(),
+                model=pinned.model_name,
+                fingerprint=pinned.fingerprint,
+                dim=pinned.dim,
+                first_stage=None if first_stage is None else first_stage[1].describe(),
+                file_bytes=path.stat().st_size if path.exists() else 0,
+                **store.totals(encoding_id),
+            )
+
+    def verify(self) -> VerifyReport:
+        """Check everything that is stored: the file's structure, every checksum, and that all parts fit together.
+
+        Returns:
+            A report whose `problems` is empty when all is well. Nothing is changed.
+        """
+        with self._lock:
+            return verify_store(self._open_store())
+
+    def close(self) -> None:
+        """Close the file. Closing twice does no harm; any other use after it is an error."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._store.close()
+
+    def __enter__(self) -> Index:
+        """The index itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Store]:
+        """The store inside one snapshot; inside another one of this thread, the same snapshot."""
+        with self._lock:
+            store = self._open_store()
+            if self._in_snapshot:
+                yield store
+                return
+            with store.snapshot():
+                self._in_snapshot = True
+                try:
+                    yield store
+                finally:
+                    self._in_snapshot = False
+
+    def _open_store(self) -> Store:
+        if self._closed:
+            raise StoreClosedError(f"The index on {self._store.path} was closed. Open it again with Index.open.")
+        return self._store
+
+    def _model(self) -> TokenEncoder:
+        with self._lock:
+            self._open_store()
+            if self._encoder is None:
+                self._encoder = find_pinned_model(self._pinned, self._store.path)
+            return self._encoder
+
+    def _serving_id(self) -> int:
+        """The encoding that serves in this snapshot; another process may have re-encoded the file."""
+        serving = self._store.encoding()
+        if serving is None or serving.encoding_id != self._pinned.encoding_id:
+            name = None if serving is None else serving.model_name
+            raise StoreMismatchError(
+                f"{self._store.path} was re-encoded with the model {name!r} since it was opened with "
+                f"{self._pinned.model_name!r}. Open it again."
+            )
+        return serving.encoding_id
+
+    def _first_stage(self) -> FirstStage | None:
+        """The first stage with its codes up to date, or None before any document was added."""
+        row = self._store.first_stage(self._pinned.encoding_id)
+        if row is None:
+            return None
+        number, stage, _ = row
+        self._scan.refresh(self._store, number, stage.code_bytes)
+        return stage
+
+
+def _pin(
+    store: Store, identity: ModelIdentity, split_documents: bool | None, fde: FdeSettings | None
+) -> PinnedEncoding:
+    settings = {
+        "split_documents": split_documents is not False,
+        "prompts": identity.use_prompts,
+        "fde": None if fde is None else fde.to_json(),
+    }
+    wanted = PinnedEncoding(0, identity.name, identity.reference, identity.fingerprint, identity.dim, settings)
+    with store.change():
+        # Another process may have made and pinned the file a moment ago.
+        return store.encoding() or store.add_encoding(wanted)
+
+
+def _check_settings(pinned: PinnedEncoding, path: str, split_documents: bool | None, fde: FdeSettings | None) -> None:
+    asked = {"split_documents": split_documents, "fde": None if fde is None else fde.to_json()}
+    for name, value in asked.items():
+        if value is not None and value != pinned.settings[name]:
+            raise StoreMismatchError(
+                f"{path} was made with {name} = {pinned.settings[name]}, but {value} was asked for. Leave the setting "
+                "out, or make a new file."
+            )
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputTypeError(f"{name} is {value!r}, expected a whole number.")
+    if value < 1:
+        raise InputError(f"{name} is {value}, expected at least 1.")

@@ -1,0 +1,41 @@
+"""Matrix products that stay on the calling thread."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+# OpenBLAS, which numpy's wheels bring, starts threads above this many multiplications (SMP_THRESHOLD_MIN times
+# GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c). They wait for each other by spinning: in an application whose
+# cores are busy a product of 3 ms then takes 50 (benchmarks/matrix_products.py). Our threads work on whole texts.
+_SINGLE_THREAD = 262_144
+
+
+def product(left: FloatArray, right: FloatArray) -> FloatArray:
+    """`left @ right` in slices that are too small for BLAS to start threads.
+
+    Args:
+        left: float32 [rows, inner].
+        right: float32 [inner, columns].
+
+    Returns:
+        float32 [rows, columns].
+
+    Examples:
+        >>> product(np.eye(2, dtype=np.float32), np.ones((2, 1), dtype=np.float32)).tolist()
+        [[1.0], [1.0]]
+    """
+    rows, inner = left.shape
+    columns = right.shape[1]
+    height = max(1, _SINGLE_THREAD // max(1, inner * columns))
+    if rows <= height:
+        return left @ right
+    whole = rows - rows % height
+    result = np.empty((rows, columns), dtype=np.float32)
+    # One call of numpy, which hands BLAS one slice after the other.
+    np.matmul(left[:whole].reshape(-1, height, inner), right, out=result[:whole].reshape(-1, height, columns))
+    if whole < rows:
+        np.matmul(left[whole:], right, out=result[whole:])
+    return result

@@ -1,0 +1,80 @@
+"""Texts to stored passages: split, encode, check what the encoder gave, round to int8."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecolbert.chunking import Span
+from edgecolbert.codec import QuantizedTokens, quantize
+from edgecolbert.encoder import TokenEncoder
+from edgecolbert.errors import InputError, InputTypeError
+from edgecolbert.store import StoredPassage
+
+FloatArray = npt.NDArray[np.float32]
+
+# Passages handed to the encoder at a time.
+_GROUP = 64
+
+
+class PassageEncoder:
+    """An encoder, ours or a user's, with its results checked.
+
+    Args:
+        encoder: Any object with the two methods of `TokenEncoder`.
+        split: Split long documents where the encoder can; otherwise each document is one passage.
+        dim: Size of a token embedding if it is known already.
+    """
+
+    def __init__(self, encoder: TokenEncoder, *, split: bool, dim: int | None) -> None:
+        self._encoder = encoder
+        self._split = getattr(encoder, "split", None) if split else None
+        self.dim = dim
+
+    def documents(self, texts: list[str]) -> list[list[StoredPassage]]:
+        """Passages of each text, with int8 token embeddings.
+
+        Args:
+            texts: Any texts.
+
+        Returns:
+            At least one passage for each text, not stored yet.
+        """
+        spans = [self._spans(text) for text in texts]
+        pieces = [text[start:end] for text, cuts in zip(texts, spans, strict=True) for start, end in cuts]
+        tokens: list[QuantizedTokens] = []
+        # A long document has thousands of passages: as float32 they would not fit a small board's memory.
+        for first in range(0, len(pieces), _GROUP):
+            group = pieces[first : first + _GROUP]
+            arrays = self._checked(self._encoder.encode_documents(group), len(group), "encode_documents")
+            tokens += [quantize(array) for array in arrays]
+        remaining = iter(tokens)
+        return [[StoredPassage(0, 0, start, end, next(remaining)) for start, end in cuts] for cuts in spans]
+
+    def queries(self, texts: list[str]) -> list[FloatArray]:
+        """Token embeddings of each query, float32 [n_query_tokens, dim]."""
+        return self._checked(self._encoder.encode_queries(texts), len(texts), "encode_queries")
+
+    def _spans(self, text: str) -> list[Span]:
+        return [(0, len(text))] if self._split is None else list(self._split(text))
+
+    def _checked(self, arrays: list[FloatArray], expected: int, method: str) -> list[FloatArray]:
+        """Refuse what a user's encoder must not give: it would be stored, and found wrong much later."""
+        if len(arrays) != expected:
+            raise InputError(f"The encoder's {method} gave {len(arrays)} arrays for {expected} texts.")
+        checked = []
+        for array in arrays:
+            rows = np.asarray(array)
+            if rows.ndim != 2 or rows.dtype.kind != "f":
+                raise InputTypeError(
+                    f"The encoder's {method} gave an array of {rows.dtype} with shape {rows.shape}, expected float32 "
+                    "[n_tokens, dim]."
+                )
+            if self.dim is None:
+                self.dim = rows.shape[1]
+            if rows.shape[1] != self.dim or self.dim == 0:
+                raise InputError(f"The encoder's {method} gave dim {rows.shape[1]}, expected {self.dim}.")
+            if not np.isfinite(rows).all():
+                raise InputError(f"The encoder's {method} gave token embeddings that are NaN or infinite.")
+            checked.append(np.ascontiguousarray(rows, dtype=np.float32))
+        return checked

@@ -1,0 +1,98 @@
+"""Making all vectors of a database again from the stored texts, with the same model or another.
+
+The old vectors serve until every text is encoded; then one commit switches. An interrupted run is continued by the
+next one with the same model.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from edgecolbert.encoder import Encoder
+from edgecolbert.errors import CancelledError, StoreFormatError
+from edgecolbert.ingest import Ingest
+from edgecolbert.passages import PassageEncoder
+from edgecolbert.pinning import Model, ModelIdentity
+from edgecolbert.store import PinnedEncoding, Store
+
+Progress = Callable[[int, int | None], bool | None]
+
+_STEP = 64
+
+
+def reencode(
+    path: str | os.PathLike[str], *, model: Model = None, progress: Progress | None = None, timeout: float = 10.0
+) -> int:
+    """Encode every text of a database again and pin the database to the model.
+
+    Args:
+        path: The database file.
+        model: A built-in name, a model folder, or an encoder; None for the model that the file is pinned to as it is
+            found now, and the starter model where the file was made with a starter model of an earlier version.
+        progress: Called as `progress(done, total)` with numbers of texts; returning False stops.
+        timeout: Seconds to wait while another process writes.
+
+    Returns:
+        How many texts were encoded by this call.
+
+    Raises:
+        StoreFormatError: If the file is pinned to no model, so that it is no finished database.
+        CancelledError: If `progress` returned False; the old vectors go on serving, and the next call continues.
+    """
+    store = Store(os.fspath(path), create=False, timeout=timeout)
+    try:
+        with store.snapshot():
+            serving = store.encoding()
+        if serving is None:
+            raise StoreFormatError(f"{store.path} is pinned to no model: nothing was ever added to it.")
+        if model is None:
+            model = serving.model_reference
+        encoder = Encoder.load(model) if model is None or isinstance(model, str | Path) else model
+        identity = ModelIdentity.of(encoder)
+        building = _building(store, serving, identity)
+        splits = bool(building.settings["split_documents"])
+        passages = PassageEncoder(encoder, split=splits, dim=building.dim)
+        ingest = Ingest(store, threading.RLock(), building, passages, encoder)
+        return _encode_all(store, building, ingest, progress)
+    finally:
+        store.close()
+
+
+def _building(store: Store, serving: PinnedEncoding, identity: ModelIdentity) -> PinnedEncoding:
+    """The unfinished encoding of an earlier run with this model, or a new one."""
+    settings = serving.settings | {"prompts": identity.use_prompts}
+    with store.change():
+        found = store.encoding("building")
+        if found is not None and found.fingerprint == identity.fingerprint:
+            return found
+        # Vectors of yet another model, begun and given up: they serve nobody.
+        store.drop_encoding("building")
+        wanted = PinnedEncoding(0, identity.name, identity.reference, identity.fingerprint, identity.dim, settings)
+        return store.add_encoding(wanted, "building")
+
+
+def _encode_all(store: Store, building: PinnedEncoding, ingest: Ingest, progress: Progress | None) -> int:
+    number = building.encoding_id
+    encoded = 0
+    while True:
+        with store.snapshot():
+            todo = store.contents_without_passages(number, _STEP)
+            remaining = store.count_contents_without_passages(number)
+        if progress is not None and progress(encoded, encoded + remaining) is False:
+            raise CancelledError(
+                f"Re-encoding {store.path} was cancelled after {encoded} of {encoded + remaining} texts. The old "
+                "vectors go on serving; run it again to continue."
+            )
+        if not todo:
+            with store.change():
+                # Somebody may have added a text since the snapshot; then there is one more round.
+                if not store.count_contents_without_passages(number):
+                    store.drop_encoding("serving")
+                    store.promote_building()
+                    return encoded
+            continue
+        ingest.store_texts(todo)
+        encoded += len(todo)

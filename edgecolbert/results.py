@@ -1,0 +1,128 @@
+"""What an index gives back: hits and reports."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The part of a document that matched best.
+
+    Attributes:
+        start: Offset of its first character in the document's text.
+        end: Offset behind its last character.
+        text: `document_text[start:end]`.
+    """
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that was found.
+
+    Attributes:
+        id: The document's id.
+        score: MaxSim of its best passage; higher is better.
+        text: The whole text of the document.
+        metadata: The document's metadata.
+        passage: Its best passage, which the score is of.
+    """
+
+    id: str
+    score: float
+    text: str
+    metadata: dict[str, Any]
+    passage: Passage
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What `Index.add` did.
+
+    Attributes:
+        ids: The id of each document, in the order given.
+        added: Documents that are new.
+        updated: Documents whose text or metadata changed.
+        unchanged: Documents that were there already, exactly so.
+        encoded: Different texts that had to be encoded.
+    """
+
+    ids: list[str]
+    added: int
+    updated: int
+    unchanged: int
+    encoded: int
+
+
+@dataclass(frozen=True)
+class IndexStats:
+    """What is in an index.
+
+    Attributes:
+        path: The database file.
+        documents: Number of documents.
+        passages: Number of passages they are split into.
+        tokens: Number of stored token embeddings.
+        model: Name of the model the file is pinned to.
+        fingerprint: Hash of everything the model's token embeddings depend on.
+        dim: Size of one token embedding, or None before the first document of a model that does not say.
+        first_stage: Settings of the first stage, or None before it is fitted.
+        text_bytes: Bytes of the documents' texts, in UTF-8.
+        token_bytes: Bytes of the token embeddings.
+        code_bytes: Bytes of the first stage's codes.
+        file_bytes: Size of the database file.
+    """
+
+    path: str
+    documents: int
+    passages: int
+    tokens: int
+    model: str
+    fingerprint: str
+    dim: int | None
+    first_stage: dict[str, Any] | None
+    text_bytes: int
+    token_bytes: int
+    code_bytes: int
+    file_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as a dictionary that JSON can hold."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that `Index.verify` found wrong.
+
+    Attributes:
+        message: What is wrong.
+        ids: The documents it affects, where that can be said.
+    """
+
+    message: str
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `Index.verify` found.
+
+    Attributes:
+        documents: Number of documents checked.
+        passages: Number of passages checked.
+        problems: Everything that is wrong; empty when all is well.
+    """
+
+    documents: int
+    passages: int
+    problems: tuple[Problem, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as a dictionary that JSON can hold."""
+        return asdict(self)

@@ -1,0 +1,94 @@
+"""One search over one snapshot: choose texts, score their passages, turn the best into hits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecolbert.maxsim import maxsim_packed
+from edgecolbert.results import Hit, Passage
+from edgecolbert.store import Store, StoredPassage
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best passage of one text for one query.
+
+    Attributes:
+        score: Its MaxSim.
+        start: Offset of its first character.
+        end: Offset behind its last character.
+    """
+
+    score: float
+    start: int
+    end: int
+
+
+def score_contents(
+    store: Store, encoding_id: int, queries: Sequence[FloatArray], content_ids: Sequence[int] | None
+) -> list[dict[int, Best]]:
+    """Score every passage of some texts, exactly, and keep the best of each text.
+
+    Args:
+        store: The database, inside a snapshot.
+        encoding_id: Which vectors.
+        queries: Token embeddings of each query.
+        content_ids: The texts, or None for all that documents point to.
+
+    Returns:
+        For each query the best passage by content number. Of equal passages the first wins.
+    """
+    best: list[dict[int, Best]] = [{} for _ in queries]
+    for batch in store.passages(encoding_id, content_ids):
+        scores = maxsim_packed(queries, [passage.tokens for passage in batch])
+        for row, found in zip(scores, best, strict=True):
+            _keep_best(found, batch, row)
+    return best
+
+
+def _keep_best(found: dict[int, Best], batch: list[StoredPassage], scores: FloatArray) -> None:
+    for passage, score in zip(batch, scores.tolist(), strict=True):
+        known = found.get(passage.content_id)
+        if known is None or score > known.score:
+            found[passage.content_id] = Best(score, passage.start, passage.end)
+
+
+def ranked_documents(
+    store: Store, best: Mapping[int, Best], k: int, selected: Mapping[int, Iterable[str]] | None
+) -> list[tuple[str, Best]]:
+    """The documents of the best texts.
+
+    Args:
+        store: The database, inside the snapshot that was scored.
+        best: The best passage of each text.
+        k: How many documents.
+        selected: The document ids to choose from by content number, or None for all.
+
+    Returns:
+        At most `k` ids with their best passages, highest score first; equal scores in the order of the ids.
+    """
+    ranked = sorted(best, key=lambda content_id: -best[content_id].score)
+    # Every text has at least one document, so the k best texts and those that tie with the last are enough.
+    if len(ranked) > k:
+        last = best[ranked[k - 1]].score
+        ranked = [content_id for content_id in ranked if best[content_id].score >= last]
+    ids = store.ids_of_contents(ranked) if selected is None else {number: selected[number] for number in ranked}
+    pairs = sorted((-best[number].score, name, number) for number, names in ids.items() for name in names)
+    return [(name, best[number]) for _, name, number in pairs[:k]]
+
+
+def hits(store: Store, ranked: Sequence[tuple[str, Best]]) -> list[Hit]:
+    """Hits with text and metadata for ranked documents, inside the snapshot they were ranked in."""
+    found = []
+    for identifier, best in ranked:
+        document: Any = store.document(identifier)
+        passage = Passage(best.start, best.end, document.text[best.start : best.end])
+        found.append(Hit(identifier, best.score, document.text, document.metadata, passage))
+    return found

@@ -1,0 +1,214 @@
+"""Where the command line finds documents: folders of text and Markdown, JSON Lines, single files, standard input."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from edgecolbert.errors import InputError
+
+Record = dict[str, Any]
+
+_TEXT_SUFFIXES = {".txt", ".text", ".md", ".markdown", ".rst"}
+_JSON_LINES_SUFFIXES = {".jsonl", ".ndjson"}
+_RECORD_KEYS = ("id", "_id", "title", "text", "metadata")
+
+
+@dataclass
+class Reading:
+    """What was noticed while reading.
+
+    Attributes:
+        messages: One line for each file that was skipped or read with losses.
+        incomplete: Whether something could not be read, so that absence proves nothing.
+    """
+
+    messages: list[str] = field(default_factory=list)
+    incomplete: bool = False
+
+    def skipped(self, path: Path, why: object) -> None:
+        """Note a file or folder that could not be read."""
+        self.messages.append(f"skipped {path}: {why}")
+        self.incomplete = True
+
+
+@dataclass(frozen=True)
+class Source:
+    """One PATH of the command line.
+
+    Attributes:
+        path: The path, or None for standard input.
+        root: What its documents are marked with, so that vanished ones can be removed; None for standard input.
+    """
+
+    path: Path | None
+    root: str | None
+
+    def read(self, reading: Reading) -> Iterator[Record]:
+        """Read the documents one after the other.
+
+        Args:
+            reading: Takes notes of what was skipped.
+
+        Yields:
+            Records with text and metadata, and an id but for texts from standard input.
+        """
+        if self.path is None:
+            yield from _read_standard_input(sys.stdin.buffer, reading)
+        elif self.path.is_dir():
+            for file in _files_below(self.path, reading):
+                yield from _read_file(file, file.relative_to(self.path).as_posix(), reading)
+        else:
+            yield from _read_file(self.path, self.path.name, reading)
+
+
+def open_sources(paths: list[str]) -> list[Source]:
+    """Check the paths before anything is read.
+
+    Args:
+        paths: What the command line says.
+
+    Returns:
+        A source for each, in order.
+
+    Raises:
+        InputError: If a path does not exist, or two paths would give documents the same ids.
+    """
+    sources = []
+    for name in paths:
+        if name == "-":
+            sources.append(Source(None, None))
+            continue
+        path = Path(name)
+        if not path.exists():
+            raise InputError(f"{name} does not exist. Check the path.")
+        sources.append(Source(path, str(path.resolve())))
+    _check_ids(sources)
+    return sources
+
+
+def _check_ids(sources: list[Source]) -> None:
+    """A file's id is its path relative to PATH, so two PATHs can collide; one file would then hide the other."""
+    if len(sources) < 2:
+        return
+    seen: dict[str, Path] = {}
+    for source in sources:
+        if source.path is None:
+            continue
+        files = _files_below(source.path, Reading()) if source.path.is_dir() else [source.path]
+        for file in files:
+            if file.suffix.lower() in _JSON_LINES_SUFFIXES:
+                continue
+            identifier = file.relative_to(source.path).as_posix() if source.path.is_dir() else file.name
+            other = seen.setdefault(identifier, file)
+            if other.resolve() != file.resolve():
+                raise InputError(
+                    f"{other} and {file} would both have the id {identifier!r}, and one would replace the other. "
+                    "Index their common parent folder instead, or use two databases."
+                )
+
+
+def _files_below(folder: Path, reading: Reading) -> Iterator[Path]:
+    """Text files below a folder in a stable order, without hidden ones and without following links to folders."""
+
+    def failed(error: OSError) -> None:
+        reading.skipped(Path(error.filename or folder), error.strerror)
+
+    for parent, folders, files in os.walk(folder, onerror=failed):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(parent, name)
+            if not name.startswith(".") and path.suffix.lower() in _TEXT_SUFFIXES | _JSON_LINES_SUFFIXES:
+                yield path
+
+
+def _read_file(path: Path, identifier: str, reading: Reading) -> Iterator[Record]:
+    try:
+        with path.open("rb") as file:
+            if path.suffix.lower() in _JSON_LINES_SUFFIXES:
+                yield from _json_lines(file, str(path))
+                return
+            content = file.read()
+    except OSError as error:
+        reading.skipped(path, error.strerror or error)
+        return
+    try:
+        identifier.encode("utf-8")
+    except UnicodeEncodeError:
+        reading.skipped(path, "its name is not valid UTF-8")
+        return
+    yield {"id": identifier, "text": _decoded(content, str(path), reading), "metadata": {"path": str(path)}}
+
+
+def _read_standard_input(file: BinaryIO, reading: Reading) -> Iterator[Record]:
+    """JSON Lines if the first line is an object, otherwise one text."""
+    first = file.readline()
+    if _is_object(first):
+        yield from _json_lines(_chained(first, file), "standard input")
+        return
+    content = first + file.read()
+    if content.strip():
+        yield {"text": _decoded(content, "standard input", reading)}
+
+
+def _chained(first: bytes, file: BinaryIO) -> Iterator[bytes]:
+    yield first
+    yield from file
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _json_lines(lines: Iterator[bytes] | BinaryIO, name: str) -> Iterator[Record]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{name}, line {number} is not JSON: {error}. Correct the line; lines before it are stored, and the "
+                "same command continues."
+            ) from None
+        yield _record(data, f"{name}, line {number}")
+
+
+def _record(data: object, where: str) -> Record:
+    if not isinstance(data, dict):
+        raise InputError(f"{where} is {type(data).__name__}, expected an object with text and optionally id.")
+    if not isinstance(data.get("text"), str):
+        raise InputError(f"{where} has no text, or a text that is not a string.")
+    metadata = data.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise InputError(f"{where}: metadata is {type(metadata).__name__}, expected an object.")
+    # BEIR's corpus files write _id, and put a title beside the text.
+    identifier, title = data.get("id", data.get("_id")), data.get("title")
+    text = f"{title} {data['text']}" if isinstance(title, str) and title else data["text"]
+    others = {key: value for key, value in data.items() if key not in _RECORD_KEYS}
+    record: Record = {"text": text, "metadata": others | metadata}
+    if isinstance(title, str) and title:
+        record["metadata"] = {"title": title} | record["metadata"]
+    if identifier is not None:
+        if not isinstance(identifier, str):
+            raise InputError(f"{where}: id is {identifier!r}, expected a string.")
+        record["id"] = identifier
+    return record
+
+
+def _decoded(content: bytes, name: str, reading: Reading) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        reading.messages.append(
+            f"{name} is not UTF-8 (byte {error.start}): unreadable bytes were replaced by \N{REPLACEMENT CHARACTER}"
+        )
+        return content.decode("utf-8", errors="replace")

@@ -1,0 +1,183 @@
+"""Text to token ids, in query mode and in document mode, exactly as PyLate does it (docs/pylate-rules.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from edgecolbert.errors import InputError, InputTypeError, ModelFormatError
+from edgecolbert.manifest import EncodingSettings
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """One text, ready for the graph.
+
+    Attributes:
+        ids: int64 [n_tokens], special tokens and prefix included.
+        attention: int64 [n_tokens], 1 where the graph may look.
+        keep: bool [n_tokens], the output rows that become token embeddings (R33).
+    """
+
+    ids: IntArray
+    attention: IntArray
+    keep: npt.NDArray[np.bool_]
+
+
+class ColbertTokenizer:
+    """The tokenizer of one model.
+
+    Args:
+        tokenizer_json: Content of `tokenizer.json`.
+        settings: The model's encoding settings.
+        use_prompts: Put the checkpoint's prompts before the text.
+        name: What to call the file in error messages.
+
+    Raises:
+        ModelFormatError: If the content is not a tokenizer, or does not fit the settings.
+    """
+
+    def __init__(
+        self,
+        tokenizer_json: bytes,
+        settings: EncodingSettings,
+        *,
+        use_prompts: bool = True,
+        name: str = "tokenizer.json",
+    ) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_buffer(tokenizer_json)
+        except Exception as error:  # the package raises bare Exception
+            raise ModelFormatError(f"{name} is not a tokenizer: {error}. Export the model again.") from error
+        # R24: a saved tokenizer may hold the truncation and padding of its last call.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._settings = settings
+        self._query_prompt = settings.query_prompt if use_prompts else ""
+        self._document_prompt = settings.document_prompt if use_prompts else ""
+        self._skiplist = np.array(sorted(set(settings.skiplist_ids)), dtype=np.int64)
+        for prefix, prefix_id in (
+            (settings.query_prefix, settings.query_prefix_id),
+            (settings.document_prefix, settings.document_prefix_id),
+        ):
+            found = self._tokenizer.token_to_id(prefix) if prefix else None
+            if found != prefix_id:
+                raise ModelFormatError(
+                    f"{name} gives the prefix {prefix!r} the id {found}, the manifest says {prefix_id}. "
+                    "Export the model again."
+                )
+        probe = self._tokenizer.encode("a")
+        content = [i for i, sequence in enumerate(probe.sequence_ids) if sequence is not None]
+        if not content:
+            raise ModelFormatError(f"{name} gives no token for the text 'a'. Export the model again.")
+        # The ids that the template puts before and after every text, [CLS] and [SEP] as a rule.
+        self._head = probe.ids[: content[0]]
+        self._tail = probe.ids[content[-1] + 1 :]
+
+    def query(self, text: str) -> TokenIds:
+        """Token ids of a query (R17 to R22).
+
+        Args:
+            text: Any text, the empty one included.
+
+        Returns:
+            Exactly `query_length` ids with query expansion, at most that many without.
+        """
+        settings = self._settings
+        ids = self._with_specials(self._query_prompt, text, settings.query_length, settings.query_prefix_id)
+        n_real = len(ids)
+        if settings.do_query_expansion and settings.expansion_token_id is not None:
+            ids = ids + [settings.expansion_token_id] * (settings.query_length - n_real)
+        attention = np.ones(len(ids), dtype=np.int64)
+        if not settings.attend_to_expansion_tokens:
+            attention[n_real:] = 0
+        # R33, R34: expansion rows are kept, the skiplist never touches queries.
+        return TokenIds(np.array(ids, dtype=np.int64), attention, np.ones(len(ids), dtype=np.bool_))
+
+    def document(self, text: str) -> TokenIds:
+        """Token ids of a document or passage, cut at `document_length`.
+
+        Args:
+            text: Any text, the empty one included.
+
+        Returns:
+            At most `document_length` ids. Rows of skiplist tokens are marked to be dropped (R33).
+        """
+        settings = self._settings
+        ids = np.array(
+            self._with_specials(self._document_prompt, text, settings.document_length, settings.document_prefix_id),
+            dtype=np.int64,
+        )
+        keep = ~np.isin(ids, self._skiplist)
+        return TokenIds(ids, np.ones(len(ids), dtype=np.int64), keep)
+
+    @property
+    def document_room(self) -> int:
+        """How many content tokens fit a passage: `document_length` less special tokens, prefix and prompt."""
+        settings = self._settings
+        used = len(self._head) + len(self._tail) + (settings.document_prefix_id is not None)
+        prompt = self._document_prompt.strip()
+        return settings.document_length - used - (len(self._content(prompt).ids) if prompt else 0)
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Number of content tokens of each text, without prompt, prefix and special tokens.
+
+        Args:
+            texts: Any texts.
+
+        Returns:
+            One count for each text.
+        """
+        prepared = [self._prepared("", text) for text in texts]
+        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(prepared, add_special_tokens=False)]
+
+    def _with_specials(self, prompt: str, text: str, length: int, prefix_id: int | None) -> list[int]:
+        content: list[int] = self._content(prompt, text).ids
+        # R18: the end token survives truncation, and the prefix counts towards the length (R19).
+        room = max(0, length - len(self._head) - len(self._tail) - (prefix_id is not None))
+        if len(content) > room:
+            content = content[:room] if self._settings.truncation_side == "right" else content[len(content) - room :]
+        ids = [*self._head, *content, *self._tail]
+        if prefix_id is not None:
+            ids.insert(1, prefix_id)  # R19: an id at index 1, not text before the text
+        return ids
+
+    def _content(self, prompt: str, text: str = "") -> Encoding:
+        return self._tokenizer.encode(self._prepared(prompt, text), add_special_tokens=False)
+
+    def _prepared(self, prompt: str, text: str) -> str:
+        """R17, R30: prompt and text joined, stripped, then lower-cased where the checkpoint says so."""
+        check_text(text)
+        joined = (prompt + text).strip()
+        return joined.lower() if self._settings.do_lower_case else joined
+
+
+def check_text(text: object, what: str = "text") -> str:
+    """Refuse what is not encodable text.
+
+    Args:
+        text: What a user gave.
+        what: How to name it in the error.
+
+    Returns:
+        The same text.
+
+    Raises:
+        InputTypeError: If it is not a string.
+        InputError: If it holds a lone surrogate, which no UTF-8 file and no tokenizer can hold.
+    """
+    if not isinstance(text, str):
+        raise InputTypeError(f"{what} is {type(text).__name__}, expected a string.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what} has a lone surrogate (\\u{ord(text[error.start]):04x}) at character {error.start}, which is not "
+            "valid Unicode. Replace it first: text.encode('utf-8', 'replace').decode('utf-8')."
+        ) from None
+    return text
