@@ -20,7 +20,7 @@ from edgecolbert.linalg import product
 FloatArray = npt.NDArray[np.float32]
 
 # How tokens near a border are shared out; measured on five collections (docs/first-stage.md), flat around these.
-_QUERY_CELLS = 4
+_QUERY_CELLS = 2
 _QUERY_TEMPERATURE = 0.07
 _DOCUMENT_SHARE = 0.5
 _DOCUMENT_TEMPERATURE = 0.05
@@ -37,7 +37,7 @@ class CellEncoding:
     """The encoding over given cells.
 
     Attributes:
-        cells: float32 [num_cells, dim], the k-means centres.
+        cells: float32 [num_cells, dim], the k-means centres, of unit length.
     """
 
     cells: FloatArray
@@ -61,15 +61,13 @@ class CellEncoding:
         """
         if len(tokens) == 0:
             return np.zeros(self.size, dtype=np.float32)
-        nearness = _nearness(tokens, self.cells)
+        nearness = product(tokens, self.cells.T)
         members = _document_weights(nearness)
         sums = product(members, tokens)
         # Only a token's own cell counts as filled: a neighbour's share is too weak to stand for a cell alone.
         empty = np.flatnonzero(np.bincount(nearness.argmax(axis=1), minlength=len(self.cells)) == 0)
         sums[empty] = tokens[nearness[:, empty].argmax(axis=0)]
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        encoding: FloatArray = (sums / np.maximum(lengths, 1e-12)).ravel()
-        return encoding
+        return _unit(sums).ravel()
 
     def query_fde(self, tokens: FloatArray) -> FloatArray:
         """Encode a query: each token shared out to its nearest cells, so encodings of parts add up to the whole's.
@@ -82,12 +80,12 @@ class CellEncoding:
         """
         if len(tokens) == 0:
             return np.zeros(self.size, dtype=np.float32)
-        encoding: FloatArray = product(_query_weights(_nearness(tokens, self.cells)), tokens).ravel()
+        encoding: FloatArray = product(_query_weights(product(tokens, self.cells.T)), tokens).ravel()
         return encoding
 
 
 def fit_cells(tokens: FloatArray, num_cells: int, *, seed: int = 0) -> FloatArray:
-    """Learn cells from token embeddings by k-means.
+    """Learn cells from token embeddings by spherical k-means.
 
     Args:
         tokens: float32 [n_tokens, dim]; a random part of them is used where there are very many.
@@ -95,7 +93,7 @@ def fit_cells(tokens: FloatArray, num_cells: int, *, seed: int = 0) -> FloatArra
         seed: Seed of the sample and of the first centres.
 
     Returns:
-        float32 [at most num_cells, dim]; fewer where there are not as many different tokens.
+        float32 [at most num_cells, dim], rows of unit length; fewer where there are not as many different tokens.
 
     Raises:
         InputError: If there is no token to learn from, or `num_cells` is less than one.
@@ -115,23 +113,22 @@ def fit_cells(tokens: FloatArray, num_cells: int, *, seed: int = 0) -> FloatArra
         loneliest = (np.inf, tokens[0])
         for first in range(0, len(tokens), _BLOCK_ROWS):
             block = tokens[first : first + _BLOCK_ROWS]
-            nearness = _nearness(block, centres)
+            nearness = product(block, centres.T)
             nearest = nearness.argmax(axis=1)
             _add_groups(sums, nearest, block)
             sizes += np.bincount(nearest, minlength=len(centres))
             best = nearness[np.arange(len(block)), nearest]
             loneliest = min(loneliest, (float(best.min()), block[best.argmin()]), key=lambda pair: pair[0])
         filled = sizes > 0
-        centres[filled] = sums[filled] / sizes[filled, None]
+        centres[filled] = _unit(sums[filled])
         # A centre that lost all its tokens starts again at the token that is farthest from every centre.
         centres[np.flatnonzero(~filled)[:1]] = loneliest[1]
     return centres
 
 
-def _nearness(tokens: FloatArray, cells: FloatArray) -> FloatArray:
-    """[n_tokens, num_cells]; the largest of a row is the cell at the least Euclidean distance."""
-    nearness: FloatArray = product(tokens, cells.T) - np.float32(0.5) * np.square(cells).sum(axis=1)
-    return nearness
+def _unit(rows: FloatArray) -> FloatArray:
+    lengths: FloatArray = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(lengths, np.float32(1e-12))
 
 
 def _query_weights(nearness: FloatArray) -> FloatArray:

@@ -75,8 +75,9 @@ def reading(connection: sqlite3.Connection) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    connection.execute("BEGIN")
     try:
+        # Inside, because Ctrl-C may come as soon as it has begun, and must not leave it open.
+        connection.execute("BEGIN")
         yield
     finally:
         if connection.in_transaction:
@@ -96,8 +97,8 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
     except BaseException:

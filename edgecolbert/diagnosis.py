@@ -12,6 +12,7 @@ from edgecolbert import __version__
 from edgecolbert.builtin import builtin_models
 from edgecolbert.encoder import Encoder, available_cores
 from edgecolbert.errors import EdgeColbertError
+from edgecolbert.goldens import check_goldens
 
 _PACKAGES = ("numpy", "onnxruntime", "tokenizers", "usearch", "numkong", "sqlite-utils")
 # https://sqlite.org/wal.html#walreset: a rare race of two checkpoints can corrupt the file before this version.
@@ -88,6 +89,13 @@ def _model(model: str | None, problems: list[str]) -> dict[str, Any]:
         lengths = (rows.astype("float64") ** 2).sum(axis=1) ** 0.5
         if abs(lengths - 1).max() > 1e-3:
             problems.append(f"The model {encoder.name!r} gives token embeddings that are not of unit length here.")
+        goldens = check_goldens(encoder.manifest, encoder=encoder)
+        if goldens is not None:
+            found |= {
+                "golden texts": goldens.n_texts,
+                "golden cosine": round(goldens.cosine_mean, 5),
+            }
+            problems += goldens.problems
     except EdgeColbertError as error:
         problems.append(str(error))
     return found

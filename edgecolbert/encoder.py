@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -152,6 +151,8 @@ class Encoder:
         for position, text in enumerate(texts):
             check_text(text, f"{what}[{position}]")
         if len(texts) > 1 and self.threads > 1:
+            from concurrent.futures import ThreadPoolExecutor  # a single query does without it
+
             # One text a thread: small graphs gain little from threads inside an operator.
             with ThreadPoolExecutor(self.threads) as pool:
                 return list(pool.map(lambda text: self._run(tokenize(text)), texts))

@@ -17,14 +17,12 @@ from edgecolbert.documents import Document, check_id
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, StoreMismatchError
 from edgecolbert.fde import FdeSettings, FirstStage
-from edgecolbert.ingest import Ingest
 from edgecolbert.passages import FloatArray, PassageEncoder
 from edgecolbert.pinning import Model, ModelIdentity, check_pin, check_reference, find_pinned_model
 from edgecolbert.results import AddReport, Hit, IndexStats, VerifyReport
 from edgecolbert.search import Best, hits, ranked_documents, score_contents
 from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.tokenizer import check_text
-from edgecolbert.verification import verify_store
 
 Progress = Callable[[int, int | None], bool | None]
 
@@ -152,6 +150,8 @@ class Index:
         Returns:
             What was done.
         """
+        from edgecolbert.ingest import Ingest  # a search does without it
+
         self._open_store().check_writable()
         model = self._model()
         passages = PassageEncoder(model, split=bool(self._pinned.settings["split_documents"]), dim=self._pinned.dim)
@@ -297,7 +297,13 @@ class Index:
         Returns:
             One float32 array [n_query_tokens, dim] for each query.
         """
-        return PassageEncoder(self._model(), split=False, dim=self._pinned.dim).queries(list(queries))
+        dim = self._pinned.dim
+        if dim is None:
+            # The first document added since the file was opened has shown it.
+            with self._reading() as store:
+                serving = store.encoding()
+            dim = None if serving is None else serving.dim
+        return PassageEncoder(self._model(), split=False, dim=dim).queries(list(queries))
 
     def ranked(
         self,
@@ -380,6 +386,8 @@ class Index:
         Returns:
             A report whose `problems` is empty when all is well. Nothing is changed.
         """
+        from edgecolbert.verification import verify_store  # a search does without it
+
         with self._lock:
             return verify_store(self._open_store())
 

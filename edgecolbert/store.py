@@ -138,8 +138,8 @@ class Store:
         ).fetchone()
         if row is None:
             return None
-        *columns, settings = row
-        return PinnedEncoding(*columns, settings=json.loads(settings))
+        number, name, reference, fingerprint, dim, settings = row
+        return PinnedEncoding(number, name, reference, fingerprint, dim, json.loads(settings))
 
     def add_encoding(self, pinned: PinnedEncoding, state: str = "serving") -> PinnedEncoding:
         """Record an encoding; its number is given by the database."""
@@ -330,16 +330,23 @@ class Store:
 
     # Documents
 
-    def put_document(self, record: Record, source: str | None) -> str:
-        """Show a document whose content is staged: insert it, or replace the one with its id.
+    def put_documents(self, records: Iterable[Record], source: str | None) -> list[str]:
+        """Show documents whose contents are staged: insert each, or replace the one with its id.
 
         Args:
-            record: The document.
-            source: The root it was read from, or None.
+            records: The documents.
+            source: The root they were read from, or None.
 
         Returns:
-            "added", "updated" or "unchanged".
+            "added", "updated" or "unchanged" for each.
         """
+        replaced: list[int] = []
+        outcomes = [self._put_document(record, source, replaced) for record in records]
+        # Only now: a text that one document gave up may be another's in the same call.
+        self._drop_unused(replaced)
+        return outcomes
+
+    def _put_document(self, record: Record, source: str | None, replaced: list[int]) -> str:
         (content_id,) = self._one("SELECT content_id FROM contents WHERE hash = ?", record.hash)
         old = self._run(
             "SELECT document_id, content_id, metadata, source FROM documents WHERE id = ?", record.id
@@ -356,26 +363,25 @@ class Store:
             "UPDATE documents SET content_id = ?, metadata = ?, source = ? WHERE document_id = ?",
             *(content_id, record.metadata, source, old[0]),
         )
-        self._drop_unused([old[1]])
+        replaced.append(old[1])
         return "updated" if old[1:3] != (content_id, record.metadata) else "unchanged"
 
     def delete_documents(self, ids: Iterable[str]) -> int:
         """Delete documents, and the contents that no other document shares; give how many there were."""
-        wanted = json.dumps(list(ids))
-        contents = [
-            row[0]
-            for row in self._run(
-                "SELECT DISTINCT content_id FROM documents WHERE id IN (SELECT value FROM json_each(?))", wanted
-            )
+        # Not json_each as elsewhere: older versions of SQLite cut its strings at a NUL, which would name another id.
+        rows = [
+            self._run("SELECT document_id, content_id FROM documents WHERE id = ?", name).fetchone() for name in ids
         ]
-        n_deleted = self._run("DELETE FROM documents WHERE id IN (SELECT value FROM json_each(?))", wanted).rowcount
-        self._drop_unused(contents)
-        return n_deleted
+        found = dict(row for row in rows if row is not None)
+        wanted = json.dumps(list(found))
+        self._run("DELETE FROM documents WHERE document_id IN (SELECT value FROM json_each(?))", wanted)
+        self._drop_unused(list(found.values()))
+        return len(found)
 
     def _drop_unused(self, content_ids: list[int]) -> None:
         self._run(
             "DELETE FROM contents WHERE content_id IN (SELECT value FROM json_each(?)) "
-            "AND content_id NOT IN (SELECT content_id FROM documents)",
+            "AND NOT EXISTS (SELECT 1 FROM documents WHERE documents.content_id = contents.content_id)",
             json.dumps(content_ids),
         )
 

@@ -1,0 +1,238 @@
+"""The export from end to end: checkpoint, graph, quantisation, verification, first stage, card."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgecolbert.encoder import Encoder
+from edgecolbert.errors import InputError, ModelFormatError
+from edgecolbert.goldens import GOLDENS_NAME, check_goldens, pack_goldens
+from edgecolbert.manifest import MANIFEST_NAME, EncodingSettings, FileRecord, ModelManifest
+from edgecolbert_export import backbone, graph
+from edgecolbert_export.card import model_card
+from edgecolbert_export.checkpoint import Checkpoint, read_checkpoint
+from edgecolbert_export.dense import check_chain
+from edgecolbert_export.first_stage import fit_first_stage
+from edgecolbert_export.output_folder import check_output, new_folder
+from edgecolbert_export.overrides import apply_overrides
+from edgecolbert_export.probes import build_probes, golden_texts, read_probe_corpus
+from edgecolbert_export.progress import Progress, silent
+from edgecolbert_export.quantize import DEFAULT_PROFILE, PROFILES, Profile, find_profile, quantize
+from edgecolbert_export.quiet import quiet
+from edgecolbert_export.recipe import RECIPE_NAME, Recipe
+from edgecolbert_export.reference import installed_versions, load_reference
+from edgecolbert_export.speed import measure_speed
+from edgecolbert_export.tokens import CheckpointTokenizer, read_tokenizer
+from edgecolbert_export.verify import FP32_TOLERANCES, ReferenceOutput, Tolerances, check, compare, run_reference
+
+GRAPH_NAME = "model.onnx"
+TOKENIZER_NAME = "tokenizer.json"
+CARD_NAME = "README.md"
+# Speed is measured on this many texts: enough to average, few enough to be quick.
+_SPEED_TEXTS = 24
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export, and how.
+
+    Attributes:
+        checkpoint: The checkpoint's folder.
+        out: The model folder to write.
+        recipe: Name, licence and settings.
+        revision: Revision of the hub repository that the folder was fetched from, or "".
+        profile: Quantisation profile; "" for the recipe's, or else the default.
+        overrides: Settings to change, over those of the recipe.
+        probe: Texts for the first stage and the speed; None for the small corpus of this package.
+        verify: Compare with the reference.
+        force: Replace an earlier model folder.
+    """
+
+    checkpoint: Path
+    out: Path
+    recipe: Recipe
+    revision: str = ""
+    profile: str = ""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    probe: Path | None = None
+    verify: bool = True
+    force: bool = False
+
+
+def export_model(options: ExportOptions, progress: Progress = silent) -> ModelManifest:
+    """Export a checkpoint to a model folder, which appears whole or not at all.
+
+    Args:
+        options: What to export, and how.
+        progress: Told of every step.
+
+    Returns:
+        The manifest of the new folder.
+
+    Raises:
+        ModelError: If the checkpoint cannot be exported exactly, or the export differs from the reference.
+        InputError: If an option is wrong, or the output exists or cannot be written.
+        MissingExtraError: If verification is wanted and no reference is installed.
+    """
+    recipe = options.recipe
+    profile = find_profile(options.profile or recipe.profile or DEFAULT_PROFILE)
+    overrides = recipe.overrides | options.overrides
+    check_output(options.out, force=options.force)
+    texts = read_probe_corpus(options.probe)
+    with tempfile.TemporaryDirectory(prefix="edgecolbert-export-") as scratch:
+        progress("Reading the checkpoint")
+        checkpoint = read_checkpoint(apply_overrides(options.checkpoint, overrides, Path(scratch) / "checkpoint"))
+        with quiet():
+            tokenizer = read_tokenizer(checkpoint)
+            model = backbone.load_backbone(checkpoint, tokenizer.size)
+        check_chain(checkpoint.dense, backbone.hidden_size(model), checkpoint.folder)
+        encoding = _encoding_settings(checkpoint, tokenizer, backbone.max_positions(model))
+        progress("Exporting the graph")
+        exact = graph.export_graph(graph.TokenEmbeddingModel(model, checkpoint.dense))
+        del model
+        base = ModelManifest(
+            folder=Path(scratch) / "fp32",
+            name=recipe.name,
+            encoding=encoding,
+            graph=GRAPH_NAME,
+            tokenizer=TOKENIZER_NAME,
+            profile="fp32",
+            files={},
+            licence=recipe.licence,
+            source=_describe_source(options, checkpoint),
+            export={
+                "profile": profile.describe(),
+                "overrides": overrides,
+                "dense": [layer.describe() for layer in checkpoint.dense],
+                "layout": checkpoint.layout,
+                "notes": [*checkpoint.notes, *tokenizer.notes],
+                "versions": installed_versions("edgecolbert", "torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
+            },
+        )
+        base.folder.mkdir()
+        fp32 = _write_files(base, {GRAPH_NAME: exact.SerializeToString(), TOKENIZER_NAME: tokenizer.json.encode()})
+        with new_folder(options.out, force=options.force) as folder:
+            _build(replace(fp32, folder=folder), fp32, exact, profile, options, checkpoint, texts, progress)
+    return ModelManifest.read(options.out)
+
+
+def _build(
+    manifest: ModelManifest,
+    fp32: ModelManifest,
+    exact: onnx.ModelProto,
+    profile: Profile,
+    options: ExportOptions,
+    checkpoint: Checkpoint,
+    texts: list[str],
+    progress: Progress,
+) -> None:
+    """Fill `manifest.folder`."""
+    progress(f"Quantising: {profile.name}")
+    shipped = quantize(exact, profile)
+    manifest = _write_files(
+        replace(manifest, profile=profile.name, files={}),
+        {GRAPH_NAME: shipped.SerializeToString(), TOKENIZER_NAME: fp32.read_file(TOKENIZER_NAME)},
+    )
+    encoder, exact_encoder = Encoder(manifest, threads=1), Encoder(fp32, threads=1)
+    verification: dict[str, Any] = {"verified": False}
+    files: dict[str, bytes] = {}
+    if options.verify:
+        progress("Running the reference on the probe texts")
+        probes = build_probes(max(manifest.encoding.query_length, manifest.encoding.document_length))
+        output = run_reference(load_reference(checkpoint, manifest.encoding), probes)
+        progress("Comparing with the reference")
+        tolerances = _tolerances(options.recipe, profile)
+        verification = _verify(encoder, exact_encoder, output, tolerances, profile)
+        goldens = output.pick(golden_texts(probes))
+        files[GOLDENS_NAME] = pack_goldens(goldens, output.versions)
+    progress("Measuring the speed")
+    verification["speed"] = measure_speed(encoder, exact_encoder, texts[:_SPEED_TEXTS])
+    progress("Fitting the first stage")
+    fde, fde_files = fit_first_stage(encoder, texts)
+    manifest = _write_files(replace(manifest, fde=fde, verification=verification), files | fde_files)
+    (manifest.folder / CARD_NAME).write_text(model_card(manifest, options.recipe), encoding="utf-8")
+    if options.recipe.text:
+        (manifest.folder / RECIPE_NAME).write_text(options.recipe.text, encoding="utf-8")
+    (manifest.folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    # The folder is read back as a user will: what is wrong now would be wrong there.
+    report = check_goldens(ModelManifest.read(manifest.folder))
+    if report is not None and report.problems:
+        raise ModelFormatError(f"The new folder does not pass its own golden values: {'; '.join(report.problems)}")
+
+
+def _verify(
+    encoder: Encoder, exact_encoder: Encoder, output: ReferenceOutput, tolerances: Tolerances, profile: Profile
+) -> dict[str, Any]:
+    exact = compare(exact_encoder, output)
+    check(exact, FP32_TOLERANCES, "The fp32 graph")
+    shipped = compare(encoder, output)
+    check(shipped, tolerances, f"The {profile.name} graph")
+    return {
+        "verified": True,
+        "reference": output.versions,
+        "fp32": exact.to_dict(),
+        "shipped": shipped.to_dict(),
+        "tolerances": asdict(tolerances),
+    }
+
+
+def _tolerances(recipe: Recipe, profile: Profile) -> Tolerances:
+    try:
+        return replace(profile.tolerances, **recipe.tolerances.get(profile.name, {}))
+    except TypeError as error:
+        raise InputError(f"The recipe {recipe.name} has a tolerance that does not exist: {error}.") from error
+
+
+def _encoding_settings(
+    checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, max_positions: int | None
+) -> EncodingSettings:
+    settings = checkpoint.settings
+    try:
+        return EncodingSettings(
+            dim=checkpoint.dim,
+            query_length=settings.query_length,
+            document_length=settings.document_length,
+            query_prefix=settings.query_prefix,
+            document_prefix=settings.document_prefix,
+            query_prefix_id=tokenizer.query_prefix_id,
+            document_prefix_id=tokenizer.document_prefix_id,
+            do_query_expansion=settings.do_query_expansion,
+            attend_to_expansion_tokens=settings.attend_to_expansion_tokens,
+            expansion_token_id=tokenizer.expansion_token_id,
+            skiplist_words=settings.skiplist_words,
+            skiplist_ids=tokenizer.skiplist_ids,
+            do_lower_case=settings.do_lower_case,
+            prompts=settings.prompts,
+            default_prompt_name=settings.default_prompt_name,
+            truncation_side=tokenizer.truncation_side,
+            max_positions=max_positions,
+        )
+    except ValueError as error:
+        raise ModelFormatError(
+            f"The settings of {checkpoint.folder} cannot be used: {error}. Correct the checkpoint, or change a setting "
+            "with --set, such as --set document_length=512."
+        ) from error
+
+
+def _describe_source(options: ExportOptions, checkpoint: Checkpoint) -> dict[str, Any]:
+    recipe = options.recipe
+    name = recipe.source if recipe.source not in ("", "local") else options.checkpoint.resolve().name
+    return {"name": name, "revision": options.revision or None, "files": checkpoint.file_hashes()}
+
+
+def _write_files(manifest: ModelManifest, contents: dict[str, bytes]) -> ModelManifest:
+    """Write files into the manifest's folder and record them."""
+    records = dict(manifest.files)
+    for name, content in contents.items():
+        (manifest.folder / name).write_bytes(content)
+        records[name] = FileRecord(len(content), hashlib.sha256(content).hexdigest())
+    return replace(manifest, files=records)
+
+
+__all__ = ["PROFILES", "ExportOptions", "export_model"]

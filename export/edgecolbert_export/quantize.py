@@ -1,0 +1,131 @@
+"""Quantisation profiles: what a float32 graph becomes before it ships (figures in docs/export.md)."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+
+from edgecolbert.errors import InputError
+from edgecolbert_export.embedding_rows import quantize_embedding_tables
+from edgecolbert_export.quiet import quiet
+from edgecolbert_export.verify import FP32_TOLERANCES, Tolerances
+
+# Level 4 multiplies int8 by int8 with one activation scale for each token and block.
+_ACCURACY_LEVEL = 4
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One way to quantise.
+
+    Attributes:
+        name: As given to `--profile` and recorded in the manifest.
+        description: One line for the model card.
+        tolerances: What it may differ from the reference by, unless a recipe says otherwise.
+        batch_independent: Whether a text's values are the same alone and in a padded batch. The runtime encodes one
+            text at a time, so this matters to other users of the graph only.
+        block_size: Weights that share one scale along the input axis; 0 where the profile has no such blocks.
+    """
+
+    name: str
+    description: str
+    tolerances: Tolerances
+    batch_independent: bool
+    block_size: int = 0
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest records of it."""
+        return {
+            "description": self.description,
+            "batch_independent": self.batch_independent,
+            "block_size": self.block_size or None,
+        }
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("fp32", "float32 throughout", FP32_TOLERANCES, batch_independent=True),
+        Profile(
+            "int8",
+            "8-bit weights in blocks of 32 with a scale each, int8 activations with a scale for each token and block, "
+            "int8 embedding rows",
+            Tolerances(cosine_mean=0.9995, cosine_p1=0.998, ranking_agreement=0.97),
+            batch_independent=True,
+            block_size=32,
+        ),
+        Profile(
+            "int8-fast",
+            "8-bit weights with a scale for each output channel, activations quantised per text, int8 embedding rows",
+            Tolerances(cosine_mean=0.998, cosine_p1=0.99, ranking_agreement=0.95),
+            batch_independent=False,
+        ),
+    )
+}
+DEFAULT_PROFILE = "int8"
+
+
+def find_profile(name: str) -> Profile:
+    """The profile of that name.
+
+    Args:
+        name: A key of `PROFILES`.
+
+    Returns:
+        The profile.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if name not in PROFILES:
+        raise InputError(f"profile is {name!r}, expected one of {', '.join(PROFILES)}.")
+    return PROFILES[name]
+
+
+def quantize(model: onnx.ModelProto, profile: Profile) -> onnx.ModelProto:
+    """Quantise a float32 graph.
+
+    Args:
+        model: The graph; it is left as it is.
+        profile: What to make of it.
+
+    Returns:
+        A new graph with the same inputs and outputs.
+    """
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
+    if profile.name == "fp32":
+        return quantized
+    quantize_embedding_tables(quantized)
+    with quiet():
+        return _quantize_blockwise(quantized, profile.block_size) if profile.block_size else _quantize_dynamic(quantized)
+
+
+def _quantize_blockwise(model: onnx.ModelProto, block_size: int) -> onnx.ModelProto:
+    settings = DefaultWeightOnlyQuantConfig(
+        block_size=block_size, is_symmetric=True, accuracy_level=_ACCURACY_LEVEL, bits=8, op_types_to_quantize=("MatMul",)
+    )
+    quantizer = MatMulNBitsQuantizer(model, algo_config=settings)
+    quantizer.process()
+    quantized: onnx.ModelProto = quantizer.model.model
+    return quantized
+
+
+def _quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        quantize_dynamic(
+            model,
+            path,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["MatMul"],
+            extra_options={"MatMulConstBOnly": True},
+        )
+        return onnx.load(path)
