@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.beir import read_collection
+from edgecolbert.codec import quantize
 from edgecolbert.encoder import Encoder
 from edgecolbert.fde import FdeSettings, FirstStage
 from edgecolbert.index import Index
-from edgecolbert.maxsim import maxsim_packed
-from edgecolbert.codec import quantize
 from edgecolbert.metrics import ndcg
 from edgecolbert.muvera import MuveraSettings
+from edgecolbert.scoring import maxsim_packed
 from edgecolbert.store import Store
 
 FloatArray = npt.NDArray[np.float32]
@@ -35,7 +35,8 @@ SETTINGS = {
     "muvera k=5 r=20 p=16": FdeSettings(kind="muvera", centre=False, muvera=MuveraSettings(20, 5, 16)),
     "cells 64, corpus": FdeSettings(num_cells=64, centre=False),
     "cells 128, corpus": FdeSettings(num_cells=128, centre=False),
-    "cells 128, corpus, centred": FdeSettings(num_cells=128, centre=True),
+    "cells 192, corpus": FdeSettings(num_cells=192, centre=False),
+    "cells 192, corpus, centred": FdeSettings(num_cells=192, centre=True),
     "cells 256, corpus": FdeSettings(num_cells=256, centre=False),
 }
 
@@ -92,9 +93,14 @@ def main() -> None:
             stage = shipped if name == "cells, model" else FirstStage.fit(SETTINGS[name], stacked)
             if stage is None:
                 continue
-            codes = np.stack([stage.document_code(tokens) for tokens in documents]).astype(np.float32)
-            first = np.stack([stage.query_code(query) for query in queries]).astype(np.float32) @ codes.T
+            codes = np.stack([stage.document_code(tokens) for tokens in documents])
+            first = np.stack([stage.query_code(query) for query in queries]).astype(np.float32) @ codes.T.astype(
+                np.float32
+            )
             ranked = np.argsort(-first, axis=1, kind="stable")
+            if stage.can_refine:
+                for row, query in zip(ranked, queries, strict=True):
+                    row[:400] = row[:400][np.argsort(-stage.refined_scores(query, codes[row[:400]]), kind="stable")]
             recalls = [
                 fmean(len(set(row[:width]) & set(top[:10])) / 10 for row, top in zip(ranked, order, strict=True))
                 for width in (100, 400)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from edgecolbert.fde import FirstStage as FirstStage
     from edgecolbert.index import Index as Index
     from edgecolbert.manifest import ModelManifest as ModelManifest
-    from edgecolbert.maxsim import maxsim as maxsim
     from edgecolbert.muvera import MuveraSettings as MuveraSettings
     from edgecolbert.reencoding import reencode as reencode
     from edgecolbert.results import AddReport as AddReport
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from edgecolbert.results import Passage as Passage
     from edgecolbert.results import Problem as Problem
     from edgecolbert.results import VerifyReport as VerifyReport
+    from edgecolbert.scoring import maxsim as maxsim
 
 __version__ = "0.1.0"
 
@@ -60,7 +60,8 @@ _HOMES = {
     "StoreError": "errors",
     "TokenEncoder": "encoder",
     "VerifyReport": "results",
-    "maxsim": "maxsim",
+    # Its module is not called maxsim: importing a submodule sets an attribute of the package, over the function.
+    "maxsim": "scoring",
     "reencode": "reencoding",
 }
 

@@ -12,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.errors import StoreFormatError
-from edgecolbert.fde import Int8Array
+from edgecolbert.fde import FirstStage, FloatArray, Int8Array
 from edgecolbert.store import Store
 
 IntArray = npt.NDArray[np.int64]
+
+# How many times as many texts the scan finds as are wanted; recall at this width is near that of a perfect order.
+_REFINE_WIDTH = 4
 
 
 class CandidateScan:
@@ -72,31 +75,50 @@ class CandidateScan:
         self._shown = np.isin(self._content_ids, np.array(store.shown_content_ids(), dtype=np.int64))
         self._generation, self._first_stage_id = generation, first_stage_id
 
-    def nearest_contents(self, code: Int8Array, wanted: int, allowed: npt.NDArray[np.int64] | None) -> IntArray:
-        """The texts whose best passage has the largest inner product with a query's code.
+    def nearest_contents(
+        self, stage: FirstStage, query: FloatArray, wanted: int, allowed: npt.NDArray[np.int64] | None
+    ) -> IntArray:
+        """The texts that the first stage puts forward, by their best passages.
 
         Args:
-            code: int8 [code_bytes], the query.
+            stage: The first stage that the codes are of.
+            query: float32 [n_query_tokens, dim].
             wanted: How many texts.
             allowed: Content numbers to choose from, or None for all that are here.
 
         Returns:
             At most `wanted` content numbers, best first.
         """
+        eligible = self._shown if allowed is None else self._shown & np.isin(self._content_ids, allowed)
         codes, contents = self._codes, self._content_ids
-        eligible = self._shown if allowed is None else self._shown & np.isin(contents, allowed)
         if not eligible.all():
             codes, contents = codes[eligible], contents[eligible]
-        count = min(len(codes), wanted)
-        while count:
-            found = contents[_scan(codes, code, count)]
-            _, first = np.unique(found, return_index=True)
-            if len(first) >= wanted or count == len(codes):
-                best: IntArray = found[np.sort(first)][:wanted]
-                return best
-            # Several passages of one text were found: look further until there are enough texts.
-            count = min(len(codes), 2 * count)
-        return np.empty(0, dtype=np.int64)
+        if not len(codes):
+            return np.empty(0, dtype=np.int64)
+        # What the scan orders roughly is ordered more finely by the same codes, where the encoding allows it.
+        wide = wanted * _REFINE_WIDTH if stage.can_refine else wanted
+        rows = _rows_of_contents(codes, contents, stage.query_code(query), wide)
+        if stage.can_refine:
+            rows = rows[np.argsort(-stage.refined_scores(query, codes[rows]), kind="stable")]
+        return _first_of_each(contents[rows])[:wanted]
+
+
+def _rows_of_contents(codes: Int8Array, contents: IntArray, code: Int8Array, wanted: int) -> IntArray:
+    """Rows with the largest inner products, largest first: as many as it takes to have `wanted` different texts."""
+    count = min(len(codes), wanted)
+    while True:
+        rows = _scan(codes, code, count)
+        if count == len(codes) or len(np.unique(contents[rows])) >= wanted:
+            return rows
+        # Several passages of one text were found: look further until there are enough texts.
+        count = min(len(codes), 2 * count)
+
+
+def _first_of_each(numbers: IntArray) -> IntArray:
+    """The different numbers in the order in which they first appear."""
+    _, first = np.unique(numbers, return_index=True)
+    ordered: IntArray = numbers[np.sort(first)]
+    return ordered
 
 
 def _scan(codes: Int8Array, code: Int8Array, count: int) -> IntArray:

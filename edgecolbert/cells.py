@@ -22,6 +22,7 @@ FloatArray = npt.NDArray[np.float32]
 # How tokens near a border are shared out; measured on five collections (docs/first-stage.md), flat around these.
 _QUERY_CELLS = 2
 _QUERY_TEMPERATURE = 0.07
+_REFINE_CELLS = 8
 _DOCUMENT_SHARE = 0.5
 _DOCUMENT_TEMPERATURE = 0.05
 
@@ -83,6 +84,29 @@ class CellEncoding:
         encoding: FloatArray = product(_query_weights(product(tokens, self.cells.T)), tokens).ravel()
         return encoding
 
+    def refined_scores(self, tokens: FloatArray, codes: npt.NDArray[np.int8]) -> FloatArray:
+        """Score codes more finely than one inner product can: each query token by its best cell, as MaxSim would.
+
+        An inner product adds up what a token finds in each cell it was shared out to; here only the best of its
+        nearest cells counts. It costs one small product for each token, so it is for candidates, not for a scan.
+
+        Args:
+            tokens: float32 [n_query_tokens, dim].
+            codes: int8 [n, num_cells * dim], document encodings with one common scale.
+
+        Returns:
+            float32 [n], comparable with each other only.
+        """
+        n_cells, dim = self.cells.shape
+        blocks = codes.reshape(len(codes), n_cells, dim)
+        width = min(_REFINE_CELLS, n_cells)
+        nearest = np.argpartition(-product(tokens, self.cells.T), width - 1, axis=1)[:, :width]
+        scores = np.zeros(len(codes), dtype=np.float32)
+        for token, cells in zip(tokens, nearest, strict=True):
+            near = blocks[:, cells].astype(np.float32).reshape(-1, dim)
+            scores += product(near, token[:, None]).reshape(-1, width).max(axis=1)
+        return scores
+
 
 def fit_cells(tokens: FloatArray, num_cells: int, *, seed: int = 0) -> FloatArray:
     """Learn cells from token embeddings by spherical k-means.
@@ -128,7 +152,7 @@ def fit_cells(tokens: FloatArray, num_cells: int, *, seed: int = 0) -> FloatArra
 
 def _unit(rows: FloatArray) -> FloatArray:
     lengths: FloatArray = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(lengths, np.float32(1e-12))
+    return np.divide(rows, np.maximum(lengths, np.float32(1e-12)), dtype=np.float32)
 
 
 def _query_weights(nearness: FloatArray) -> FloatArray:

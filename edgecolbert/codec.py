@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,30 @@ class QuantizedTokens:
     def to_float(self) -> FloatArray:
         """The stored embeddings, float32 [n_tokens, dim]."""
         return self.values.astype(np.float32) * np.float32(self.scale)
+
+
+@dataclass(frozen=True)
+class PackedTokens:
+    """Token embeddings of several passages, end to end.
+
+    Attributes:
+        values: int8 [sum of lengths, dim].
+        lengths: int64 [n_passages], tokens of each passage; 0 is allowed.
+        scales: float32 [n_passages].
+    """
+
+    values: Int8Array
+    lengths: npt.NDArray[np.int64]
+    scales: FloatArray
+
+    @classmethod
+    def pack(cls, passages: Sequence[QuantizedTokens]) -> PackedTokens:
+        """Put passages end to end; at least one is needed to know the size of a token."""
+        return cls(
+            np.concatenate([passage.values for passage in passages]),
+            np.array([len(passage.values) for passage in passages], dtype=np.int64),
+            np.array([passage.scale for passage in passages], dtype=np.float32),
+        )
 
 
 def quantize(embeddings: FloatArray) -> QuantizedTokens:

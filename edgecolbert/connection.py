@@ -7,6 +7,7 @@ all of them alike.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,7 @@ def open_connection(path: str | Path, *, create: bool, read_only: bool, timeout:
     """
     if str(path) == _MEMORY:
         connection = sqlite3.connect(_MEMORY, timeout=timeout, isolation_level=None, check_same_thread=False)
-        _configure(connection, read_only=False, new=True)
+        _configure(connection, read_only=False, new=True, timeout=timeout)
         return connection
     path = Path(path)
     new = _check_file(path, create=create, read_only=read_only)
@@ -58,7 +59,7 @@ def open_connection(path: str | Path, *, create: bool, read_only: bool, timeout:
         connection = _connect(path, new=new, read_only=read_only, timeout=timeout)
         try:
             _check_owner(connection, path)
-            _configure(connection, read_only=read_only, new=new)
+            _configure(connection, read_only=read_only, new=new, timeout=timeout)
         except BaseException:
             connection.close()
             raise
@@ -201,18 +202,18 @@ def _connect(path: Path, *, new: bool, read_only: bool, timeout: float) -> sqlit
 
 
 def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    if application_id == APPLICATION_ID:
-        return
-    (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application_id or n_tables:
+    # One snapshot: another process may be making the file between the two questions.
+    with reading(connection):
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application_id != APPLICATION_ID and (application_id or n_tables):
         raise StoreFormatError(
             f"{path} is a database of another program (application id {application_id:#x}, {n_tables} tables, "
             f"expected {APPLICATION_ID:#x}). It was left as it is; name another file."
         )
 
 
-def _configure(connection: sqlite3.Connection, *, read_only: bool, new: bool) -> None:
+def _configure(connection: sqlite3.Connection, *, read_only: bool, new: bool, timeout: float) -> None:
     # A stranger's schema must not run code of its own when we read it.
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA foreign_keys = ON")
@@ -221,6 +222,19 @@ def _configure(connection: sqlite3.Connection, *, read_only: bool, new: bool) ->
         return
     if new:
         connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _start_log(connection, timeout)
     # With NORMAL a power cut can lose commits that were acknowledged.
     connection.execute("PRAGMA synchronous = FULL")
+
+
+def _start_log(connection: sqlite3.Connection, timeout: float) -> None:
+    """Switch to WAL. SQLite never waits for a lock here, though another process may be making the same file."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)

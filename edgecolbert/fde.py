@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.cells import CellEncoding, fit_cells
-from edgecolbert.errors import InputError, ModelFormatError
+from edgecolbert.errors import InputError, ModelError, ModelFormatError
 from edgecolbert.manifest import ModelManifest
 from edgecolbert.muvera import Muvera, MuveraSettings
 from edgecolbert.random_matrix import ALGORITHM
@@ -44,7 +44,7 @@ class FdeSettings:
     """
 
     kind: str = "cells"
-    num_cells: int = 128
+    num_cells: int = 192
     centre: bool | None = None
     muvera: MuveraSettings = field(default_factory=MuveraSettings)
 
@@ -145,6 +145,7 @@ class FirstStage:
             The first stage, or None where the model ships none.
 
         Raises:
+            ModelIntegrityError: If one of the arrays' files is missing, cut or changed.
             ModelFormatError: If the manifest's settings or arrays do not fit.
         """
         if manifest.fde is None:
@@ -155,6 +156,8 @@ class FirstStage:
             cells = _read_array(manifest, manifest.fde.get("cells"))
             mean = _read_array(manifest, manifest.fde.get("mean"))
             return cls(settings, manifest.encoding.dim, cells, mean)
+        except ModelError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFormatError(
                 f"{path}: the first stage cannot be used: {error} Export the model again."
@@ -197,6 +200,29 @@ class FirstStage:
         """
         encoding = self._encoding.query_fde(self._prepared(tokens))
         return _rounded(encoding, float(np.abs(encoding).max(initial=0.0)) or 1.0)
+
+    @property
+    def can_refine(self) -> bool:
+        """Whether `refined_scores` is there for this encoding."""
+        return self.cells is not None
+
+    def refined_scores(self, tokens: FloatArray, codes: Int8Array) -> FloatArray:
+        """Order candidates more finely by the same codes.
+
+        Args:
+            tokens: float32 [n_query_tokens, dim].
+            codes: int8 [n, code_bytes] of documents.
+
+        Returns:
+            float32 [n], higher is better; comparable within one call.
+
+        Raises:
+            InputError: If this encoding has no cells.
+        """
+        encoding = self._encoding
+        if not isinstance(encoding, CellEncoding):
+            raise InputError("Only the fitted encoding can refine candidates.")
+        return encoding.refined_scores(self._prepared(tokens), codes)
 
     @property
     def _limit(self) -> float:

@@ -11,6 +11,9 @@ from edgecolbert.errors import InputError, InputTypeError
 # json_each takes field names as data, so dots, quotes and brackets in them mean nothing.
 _FIELD = "EXISTS (SELECT 1 FROM json_each(documents.metadata) AS field WHERE field.key = ? AND {condition})"
 
+# Older versions of SQLite cut a JSON string at a NUL, so documents with one are compared in Python.
+HAS_NUL = r"instr(documents.metadata, '\u0000')"
+
 
 def filter_sql(conditions: Mapping[str, Any]) -> tuple[str, list[Any]]:
     """A condition on the table `documents` that holds where every named field has the given value.
@@ -38,6 +41,24 @@ def filter_sql(conditions: Mapping[str, Any]) -> tuple[str, list[Any]]:
         parts.append(_FIELD.format(condition=condition))
         parameters += [name, *values]
     return " AND ".join(parts) or "1", parameters
+
+
+def matches(metadata: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
+    """Whether `metadata` fulfils conditions that `filter_sql` has accepted, compared as it says.
+
+    Examples:
+        >>> matches({"n": 4}, {"n": 4.0}), matches({"n": 1}, {"n": True})
+        (True, False)
+    """
+    return all(name in metadata and _same(metadata[name], value) for name, value in conditions.items())
+
+
+def _same(stored: object, wanted: object) -> bool:
+    if wanted is None or isinstance(wanted, bool):
+        return stored is wanted
+    if isinstance(wanted, str):
+        return isinstance(stored, str) and stored == wanted
+    return isinstance(stored, int | float) and not isinstance(stored, bool) and stored == wanted
 
 
 def _equals(name: str, value: object) -> tuple[str, list[Any]]:

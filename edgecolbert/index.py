@@ -30,6 +30,10 @@ Progress = Callable[[int, int | None], bool | None]
 # scoring everything is as fast and exact.
 DEFAULT_CANDIDATES = 200
 
+# Up to this file size the first search scores everything. It would have to read all codes, which are about as many
+# bytes as all token embeddings, so this costs the same time, half the memory, and is exact (benchmarks/cold_start.py).
+_COLD_EXACT_BYTES = 256_000_000
+
 
 class Index:
     """A searchable collection of documents in one file. Open it with `Index.open`.
@@ -46,6 +50,7 @@ class Index:
         self._lock = threading.RLock()
         self._closed = False
         self._in_snapshot = False
+        self._searched = False
 
     @classmethod
     def open(
@@ -234,7 +239,8 @@ class Index:
             query: Any text.
             k: Most hits wanted.
             n_candidates: Documents that the first stage puts forward for scoring. Given, it forces two stages; by
-                default small collections are scored whole, and larger ones with a width that suits `k`.
+                default small collections are scored whole, as are somewhat larger ones by the first search after
+                opening, and others with a width that suits `k`.
             exact: Score every document, without a first stage.
             filter: Metadata fields and the values they must have. Documents are selected first, so a filter never
                 loses a document that the unfiltered search would have ranked lower.
@@ -332,14 +338,15 @@ class Index:
             allowed = None if selected is None else np.fromiter(selected, dtype=np.int64, count=len(selected))
             n_texts = store.count_documents() if allowed is None else len(allowed)
             width = n_candidates or max(DEFAULT_CANDIDATES, 2 * k)
-            two_stages = not exact and (n_candidates is not None or n_texts > width)
-            stage = self._first_stage() if two_stages else None
+            two_stages = n_candidates is not None or (n_texts > width and not self._is_cold_and_small())
+            stage = self._first_stage() if two_stages and not exact else None
+            self._searched = True
             if stage is None:
                 best = score_contents(store, encoding_id, queries, None if selected is None else list(selected))
             else:
                 best = []
                 for query in queries:
-                    contents = self._scan.nearest_contents(stage.query_code(query), width, allowed)
+                    contents = self._scan.nearest_contents(stage, query, width, allowed)
                     best += score_contents(store, encoding_id, [query], contents.tolist())
             return [ranked_documents(store, found, k, selected) for found in best]
 
@@ -358,7 +365,7 @@ class Index:
             stage = self._first_stage()
             if stage is None:
                 return []
-            contents = self._scan.nearest_contents(stage.query_code(query), n_candidates, None).tolist()
+            contents = self._scan.nearest_contents(stage, query, n_candidates, None).tolist()
             ids = store.ids_of_contents(contents)
             return [name for number in contents for name in sorted(ids[number])]
 
@@ -368,7 +375,6 @@ class Index:
             encoding_id = self._serving_id()
             pinned = store.encoding() or self._pinned
             first_stage = store.first_stage(encoding_id)
-            path = Path(store.path)
             return IndexStats(
                 path=store.path,
                 documents=store.count_documents(),
@@ -376,7 +382,7 @@ class Index:
                 fingerprint=pinned.fingerprint,
                 dim=pinned.dim,
                 first_stage=None if first_stage is None else first_stage[1].describe(),
-                file_bytes=path.stat().st_size if path.exists() else 0,
+                file_bytes=store.file_bytes,
                 **store.totals(encoding_id),
             )
 
@@ -445,6 +451,10 @@ class Index:
                 f"{self._pinned.model_name!r}. Open it again."
             )
         return serving.encoding_id
+
+    def _is_cold_and_small(self) -> bool:
+        """Whether this is the first search on a file so small that reading all codes takes as long as scoring all."""
+        return not self._searched and self._store.file_bytes <= _COLD_EXACT_BYTES
 
     def _first_stage(self) -> FirstStage | None:
         """The first stage with its codes up to date, or None before any document was added."""

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from edgecolbert.encoder import Encoder
-from edgecolbert.errors import CancelledError, StoreFormatError
+from edgecolbert.encoder import Encoder, TokenEncoder
+from edgecolbert.errors import CancelledError, InputError, StoreFormatError
 from edgecolbert.ingest import Ingest
 from edgecolbert.passages import PassageEncoder
 from edgecolbert.pinning import Model, ModelIdentity
@@ -39,6 +39,7 @@ def reencode(
         How many texts were encoded by this call.
 
     Raises:
+        InputError: If `model` is None and the file was made with an encoder of the user's own.
         StoreFormatError: If the file is pinned to no model, so that it is no finished database.
         CancelledError: If `progress` returned False; the old vectors go on serving, and the next call continues.
     """
@@ -48,9 +49,7 @@ def reencode(
             serving = store.encoding()
         if serving is None:
             raise StoreFormatError(f"{store.path} is pinned to no model: nothing was ever added to it.")
-        if model is None:
-            model = serving.model_reference
-        encoder = Encoder.load(model) if model is None or isinstance(model, str | Path) else model
+        encoder = _load(serving, model, store.path)
         identity = ModelIdentity.of(encoder)
         building = _building(store, serving, identity)
         splits = bool(building.settings["split_documents"])
@@ -59,6 +58,17 @@ def reencode(
         return _encode_all(store, building, ingest, progress)
     finally:
         store.close()
+
+
+def _load(serving: PinnedEncoding, model: Model, path: str) -> TokenEncoder:
+    if model is None:
+        if serving.model_reference is None:
+            raise InputError(
+                f"{path} was made with an encoder of your own, {serving.model_name!r}. Pass it, or name the model to "
+                "use instead."
+            )
+        return Encoder.load(serving.model_reference, use_prompts=bool(serving.settings.get("prompts", True)))
+    return Encoder.load(model) if isinstance(model, str | Path) else model
 
 
 def _building(store: Store, serving: PinnedEncoding, identity: ModelIdentity) -> PinnedEncoding:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgecolbert.maxsim import maxsim_packed
 from edgecolbert.results import Hit, Passage
-from edgecolbert.store import Store, StoredPassage
+from edgecolbert.scoring import score_packed
+from edgecolbert.store import Store
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -46,18 +46,14 @@ def score_contents(
         For each query the best passage by content number. Of equal passages the first wins.
     """
     best: list[dict[int, Best]] = [{} for _ in queries]
-    for batch in store.passages(encoding_id, content_ids):
-        scores = maxsim_packed(queries, [passage.tokens for passage in batch])
+    for batch in store.packed_passages(encoding_id, content_ids):
+        scores = score_packed(queries, batch.tokens)
         for row, found in zip(scores, best, strict=True):
-            _keep_best(found, batch, row)
+            for content_id, span, score in zip(batch.content_ids, batch.spans, row.tolist(), strict=True):
+                known = found.get(content_id)
+                if known is None or score > known.score:
+                    found[content_id] = Best(score, *span)
     return best
-
-
-def _keep_best(found: dict[int, Best], batch: list[StoredPassage], scores: FloatArray) -> None:
-    for passage, score in zip(batch, scores.tolist(), strict=True):
-        known = found.get(passage.content_id)
-        if known is None or score > known.score:
-            found[passage.content_id] = Best(score, passage.start, passage.end)
 
 
 def ranked_documents(

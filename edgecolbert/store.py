@@ -7,6 +7,7 @@ interrupted one is resumed without encoding again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import struct
@@ -19,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from edgecolbert.codec import QuantizedTokens
+from edgecolbert.codec import PackedTokens, QuantizedTokens
 from edgecolbert.connection import open_connection, reading, translated_errors, writing
 from edgecolbert.documents import Document, Record
 from edgecolbert.errors import StoreError, StoreFormatError, StoreReadOnlyError
 from edgecolbert.fde import FdeSettings, FirstStage, Int8Array
-from edgecolbert.filters import filter_sql
+from edgecolbert.filters import HAS_NUL, filter_sql, matches
 from edgecolbert.schema import prepare_schema
 
 # Passages read at a time: about 5 MB of token embeddings.
@@ -72,6 +73,21 @@ class StoredPassage:
     tokens: QuantizedTokens
 
 
+@dataclass(frozen=True)
+class PackedPassages:
+    """Several passages, ready for scoring.
+
+    Attributes:
+        content_ids: The text that each is of.
+        spans: The character offsets of each in its text.
+        tokens: Their token embeddings.
+    """
+
+    content_ids: list[int]
+    spans: list[tuple[int, int]]
+    tokens: PackedTokens
+
+
 class Store:
     """One open database. It may be used from any thread, by one at a time.
 
@@ -86,6 +102,8 @@ class Store:
         self, path: str | Path, *, create: bool = True, read_only: bool = False, timeout: float = 10.0
     ) -> None:
         self.path = str(path)
+        # The process may change its folder later.
+        self._file = Path(path).absolute()
         self.read_only = read_only
         self._connection = open_connection(path, create=create, read_only=read_only, timeout=timeout)
         try:
@@ -126,6 +144,11 @@ class Store:
     def generation(self) -> int:
         """A number that grows with every change."""
         return int(self._one("SELECT value FROM state WHERE key = 'generation'")[0])
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the database in bytes, what is still in its log included."""
+        return int(self._one("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")[0])
 
     # Encodings and first stages
 
@@ -260,6 +283,38 @@ class Store:
         Raises:
             StoreFormatError: If a row is damaged; the message names the documents.
         """
+        for dim, rows in self._passage_rows(encoding_id, content_ids):
+            yield [
+                StoredPassage(number, content, start, end, QuantizedTokens.from_bytes(blob, scale, dim))
+                for number, content, start, end, _, scale, _, blob in rows
+            ]
+
+    def packed_passages(self, encoding_id: int, content_ids: Sequence[int] | None = None) -> Iterator[PackedPassages]:
+        """The same as `passages`, with the token embeddings of a batch end to end, ready for scoring.
+
+        Args:
+            encoding_id: Which vectors.
+            content_ids: The texts, or None for all that documents point to.
+
+        Yields:
+            Batches, each with all passages of its texts.
+        """
+        for dim, rows in self._passage_rows(encoding_id, content_ids):
+            _, contents, starts, ends, lengths, scales, _, blobs = zip(*rows, strict=True)
+            yield PackedPassages(
+                list(contents),
+                list(zip(starts, ends, strict=True)),
+                PackedTokens(
+                    np.frombuffer(b"".join(blobs), dtype=np.int8).reshape(-1, dim),
+                    np.array(lengths, dtype=np.int64),
+                    np.array(scales, dtype=np.float32),
+                ),
+            )
+
+    def _passage_rows(
+        self, encoding_id: int, content_ids: Sequence[int] | None
+    ) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
+        """The encoding's dim and checked rows of passages, in batches that are not empty."""
         if content_ids is None:
             content_ids = self.shown_content_ids()
         (dim,) = self._one("SELECT dim FROM encodings WHERE encoding_id = ?", encoding_id)
@@ -269,10 +324,13 @@ class Store:
                 "WHERE content_id IN (SELECT value FROM json_each(?)) AND encoding_id = ? ORDER BY content_id, ordinal",
                 json.dumps(content_ids[first : first + _READ_BATCH]),
                 encoding_id,
-            )
-            yield [self._passage(row, dim) for row in rows]
+            ).fetchall()
+            for row in rows:
+                self._check_passage(row, dim)
+            if rows:
+                yield dim, rows
 
-    def _passage(self, row: tuple[Any, ...], dim: int) -> StoredPassage:
+    def _check_passage(self, row: tuple[Any, ...], dim: int) -> None:
         passage_id, content_id, start, end, n_tokens, scale, checksum, blob = row
         if len(blob) != n_tokens * dim or _passage_crc(start, end, n_tokens, scale, blob) != checksum:
             ids = ", ".join(repr(name) for name in self.ids_of_contents([content_id]).get(content_id, []))
@@ -280,7 +338,6 @@ class Store:
                 f"{self.path}: stored token embeddings of {ids} are damaged (passage {passage_id}). Its text is "
                 "unharmed: run `edgecolbert reencode --db FILE` to make the vectors again."
             )
-        return StoredPassage(passage_id, content_id, start, end, QuantizedTokens.from_bytes(blob, scale, dim))
 
     def shown_content_ids(self) -> list[int]:
         """The numbers of all texts that documents point to, in order."""
@@ -386,11 +443,32 @@ class Store:
         )
 
     def document(self, identifier: str) -> Document | None:
-        """The document with that id, or None."""
+        """The document with that id, or None.
+
+        Args:
+            identifier: A document id.
+
+        Returns:
+            The document, its text checked against its hash.
+
+        Raises:
+            StoreFormatError: If the text or the metadata is damaged.
+        """
         row = self._run(
-            "SELECT text, metadata FROM documents JOIN contents USING (content_id) WHERE id = ?", identifier
+            "SELECT hash, CAST(text AS BLOB), CAST(metadata AS BLOB) FROM documents JOIN contents USING (content_id) "
+            "WHERE id = ?",
+            identifier,
         ).fetchone()
-        return None if row is None else Document(identifier, row[0], json.loads(row[1]))
+        if row is None:
+            return None
+        digest, text, metadata = row
+        remedy = "Restore the file from a backup, or delete the document and add it again."
+        if hashlib.sha256(text).hexdigest() != digest:
+            raise StoreFormatError(f"{self.path}: the stored text of {identifier!r} is damaged. {remedy}")
+        try:
+            return Document(identifier, text.decode(), json.loads(metadata))
+        except ValueError as error:
+            raise StoreFormatError(f"{self.path}: the metadata of {identifier!r} is damaged. {remedy}") from error
 
     def ids(self) -> list[str]:
         """Every document id, in the order the documents were first added."""
@@ -407,7 +485,10 @@ class Store:
     def matching_documents(self, conditions: Mapping[str, Any]) -> dict[int, list[str]]:
         """The ids of the documents that a filter selects, by content number."""
         sql, parameters = filter_sql(conditions)
-        return _grouped(self._run(f"SELECT content_id, id FROM documents WHERE {sql}", *parameters))
+        rows = self._run(f"SELECT content_id, id FROM documents WHERE {sql} AND NOT {HAS_NUL}", *parameters).fetchall()
+        with_nul = self._run(f"SELECT content_id, id, metadata FROM documents WHERE {HAS_NUL}")
+        rows += [(number, name) for number, name, metadata in with_nul if matches(json.loads(metadata), conditions)]
+        return _grouped(rows)
 
     def ids_of_hashes(self, hashes: Iterable[str]) -> list[str]:
         """The ids of the documents whose texts have one of some hashes."""
@@ -440,6 +521,10 @@ class Store:
         for content_id in self.staged_content_ids():
             digest, text = self._one("SELECT hash, CAST(text AS BLOB) FROM contents WHERE content_id = ?", content_id)
             yield digest, text, self.ids_of_contents([content_id]).get(content_id, [])
+
+    def damaged_metadata(self) -> list[str]:
+        """The ids of the documents whose metadata is not JSON any more."""
+        return [row[0] for row in self._run("SELECT id FROM documents WHERE NOT json_valid(metadata)")]
 
     def damaged_contents(self, encoding_id: int) -> Iterator[int]:
         """The numbers of the texts of which a passage is damaged."""
@@ -482,7 +567,12 @@ class Store:
         return self._connection.execute(sql, parameters)
 
     def _one(self, sql: str, *parameters: Any) -> tuple[Any, ...]:
-        row: tuple[Any, ...] = self._run(sql, *parameters).fetchone()
+        row: tuple[Any, ...] | None = self._run(sql, *parameters).fetchone()
+        if row is None:
+            raise StoreFormatError(
+                f"{self.path} is damaged: a row that must be there is missing. Restore it from a backup, or run "
+                "`edgecolbert verify --db FILE` to see what can still be read."
+            )
         return row
 
 

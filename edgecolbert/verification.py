@@ -32,6 +32,9 @@ def _problems(store: Store) -> Iterator[Problem]:
     for digest, text, ids in store.contents_to_check():
         if hashlib.sha256(text).hexdigest() != digest:
             yield Problem("A stored text does not match its hash.", tuple(ids))
+    damaged = tuple(store.damaged_metadata())
+    if damaged:
+        yield Problem("Stored metadata is damaged.", damaged)
     encoding = store.encoding()
     if encoding is None:
         yield Problem("The database is not pinned to a model.")

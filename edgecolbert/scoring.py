@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edgecolbert.codec import QuantizedTokens
+from edgecolbert.codec import PackedTokens, QuantizedTokens
 from edgecolbert.linalg import product
 
 FloatArray = npt.NDArray[np.float32]
@@ -50,31 +50,37 @@ def maxsim_packed(queries: Sequence[FloatArray], documents: Sequence[QuantizedTo
     Returns:
         float32 [len(queries), len(documents)]. A document without tokens scores as in `maxsim`.
     """
-    scores = np.empty((len(queries), len(documents)), dtype=np.float32)
+    if not documents:
+        return np.empty((len(queries), 0), dtype=np.float32)
+    return score_packed(queries, PackedTokens.pack(documents))
+
+
+def score_packed(queries: Sequence[FloatArray], documents: PackedTokens) -> FloatArray:
+    """The same as `maxsim_packed` for documents that lie end to end already.
+
+    Args:
+        queries: float32 [n_query_tokens, dim] of each query.
+        documents: int8 token embeddings.
+
+    Returns:
+        float32 [len(queries), n_documents].
+    """
+    scores = np.empty((len(queries), len(documents.lengths)), dtype=np.float32)
     for row, query in zip(scores, queries, strict=True):
         row[:] = -len(query)
-    block: list[int] = []
-    rows = 0
-    for position, document in enumerate(documents):
-        if len(document.values) == 0:
-            continue
-        block.append(position)
-        rows += len(document.values)
-        if rows >= _BLOCK_ROWS:
-            scores[:, block] = _score_block(queries, [documents[i] for i in block])
-            block, rows = [], 0
-    if block:
-        scores[:, block] = _score_block(queries, [documents[i] for i in block])
-    return scores
-
-
-def _score_block(queries: Sequence[FloatArray], documents: list[QuantizedTokens]) -> FloatArray:
-    lengths = [len(document.values) for document in documents]
-    starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
-    values = np.concatenate([document.values for document in documents]).astype(np.float32)
-    scales = np.array([document.scale for document in documents], dtype=np.float32)
-    scores = np.empty((len(queries), len(documents)), dtype=np.float32)
-    for row, query in zip(scores, queries, strict=True):
-        best = np.maximum.reduceat(product(values, query.T), starts, axis=0)
-        row[:] = best.sum(axis=1, dtype=np.float32) * scales
+    ends = np.cumsum(documents.lengths)
+    filled = np.flatnonzero(documents.lengths)
+    first = 0
+    while first < len(filled):
+        # As many whole documents as fit a block; a longer one is a block of its own.
+        begin = ends[filled[first]] - documents.lengths[filled[first]]
+        last = max(first + 1, int(np.searchsorted(ends[filled], begin + _BLOCK_ROWS, side="right")))
+        block = filled[first:last]
+        values = documents.values[begin : ends[block[-1]]].astype(np.float32)
+        starts = ends[block] - documents.lengths[block] - begin
+        for row, query in zip(scores, queries, strict=True):
+            if len(query):
+                best = np.maximum.reduceat(product(values, query.T), starts, axis=0)
+                row[block] = best.sum(axis=1, dtype=np.float32) * documents.scales[block]
+        first = last
     return scores
