@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 for success, 1 for an error, 2 for wrong usage, 130 when interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A character that the terminal has not is shown as its number, as on standard error, and is no disaster.
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = _parser(words)
     options = parser.parse_args(words)
     try:

@@ -60,12 +60,12 @@ class Record:
     hash: str
 
 
-def read_record(item: object, position: int) -> Record:
+def read_record(item: object, place: int | str) -> Record:
     """Check one document.
 
     Args:
         item: A string, or a mapping with `text` and optionally `id` and `metadata`.
-        position: Its place in the call, for messages.
+        place: Its position in the call, or a name for where it comes from, for messages.
 
     Returns:
         The record. Without an id the id is the hexadecimal SHA-256 of the text.
@@ -74,7 +74,7 @@ def read_record(item: object, position: int) -> Record:
         InputTypeError: If the item or one of its parts has the wrong type.
         InputError: If it has an unknown key, no text, an empty id, a lone surrogate, or metadata that is not JSON.
     """
-    where = f"documents[{position}]"
+    where = place if isinstance(place, str) else f"documents[{place}]"
     if isinstance(item, str):
         item = {"text": item}
     if not isinstance(item, Mapping):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from edgecolbert.documents import read_record
 from edgecolbert.errors import InputError
 
 Record = dict[str, Any]
@@ -123,7 +124,10 @@ def _files_below(folder: Path, reading: Reading) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in _TEXT_SUFFIXES | _JSON_LINES_SUFFIXES:
+            if name.startswith(".") or path.suffix.lower() not in _TEXT_SUFFIXES | _JSON_LINES_SUFFIXES:
+                continue
+            # A pipe would be waited for; a broken link is left in, so that reading it says what is wrong.
+            if path.is_file() or not path.exists():
                 yield path
 
 
@@ -164,7 +168,7 @@ def _chained(first: bytes, file: BinaryIO) -> Iterator[bytes]:
 def _is_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -179,7 +183,10 @@ def _json_lines(lines: Iterator[bytes] | BinaryIO, name: str) -> Iterator[Record
                 f"{name}, line {number} is not JSON: {error}. Correct the line; lines before it are stored, and the "
                 "same command continues."
             ) from None
-        yield _record(data, f"{name}, line {number}")
+        record = _record(data, f"{name}, line {number}")
+        # Once more by `add`, which cannot name the line.
+        read_record(record, f"{name}, line {number}")
+        yield record
 
 
 def _record(data: object, where: str) -> Record:

@@ -14,11 +14,11 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS / "export"), str(TESTS.parent / "export"), str(TESTS.parent)]
 
+from edgecolbert_export.pipeline import ExportOptions, export_model  # noqa: E402
+from edgecolbert_export.recipe import Recipe  # noqa: E402
 from tiny_checkpoints import tiny_bert_checkpoint  # noqa: E402
 
 from edgecolbert.goldens import GOLDENS_NAME, unpack_goldens  # noqa: E402
-from edgecolbert_export.pipeline import ExportOptions, export_model  # noqa: E402
-from edgecolbert_export.recipe import Recipe  # noqa: E402
 
 RECIPE = Recipe(
     name="tiny",

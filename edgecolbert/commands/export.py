@@ -9,9 +9,9 @@ from edgecolbert.errors import MissingExtraError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command's options, which are the pipeline's."""
-    from edgecolbert_export import cli
+    from edgecolbert_export.cli import add_arguments as add_pipeline_arguments
 
-    cli.add_arguments(parser)
+    add_pipeline_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,10 +26,10 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         MissingExtraError: If torch or another dependency of the pipeline is not installed.
     """
-    from edgecolbert_export import cli
+    from edgecolbert_export.cli import run as run_pipeline
 
     try:
-        return cli.run(options)
+        return run_pipeline(options)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"Export needs the package {error.name!r}. Install it with: pip install 'edgecolbert[export]'"

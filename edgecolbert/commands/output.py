@@ -68,8 +68,13 @@ def check_words(words: str, what: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object, readable and with real characters."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    """Print one JSON object, readable and with real characters where standard output can take them."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
 
 
 def excerpt(text: str, width: int = 160) -> str:

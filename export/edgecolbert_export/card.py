@@ -31,7 +31,12 @@ def model_card(manifest: ModelManifest, recipe: Recipe) -> str:
 
 
 def _front_matter(manifest: ModelManifest, recipe: Recipe) -> str:
-    lines = ["---", f"license: {manifest.licence.lower()}", "library_name: edgecolbert", "pipeline_tag: sentence-similarity"]
+    lines = [
+        "---",
+        f"license: {manifest.licence.lower()}",
+        "library_name: edgecolbert",
+        "pipeline_tag: sentence-similarity",
+    ]
     if recipe.language:
         lines += ["language:", *(f"- {code}" for code in recipe.language)]
     if recipe.source not in ("", "local"):

@@ -14,7 +14,10 @@ from edgecolbert_export.colbert_settings import ColbertSettings, settings_from
 from edgecolbert_export.dense import DenseLayer, read_dense
 from edgecolbert_export.json_files import read_json, read_json_object, read_optional_json_object
 
-_TRANSFORMER_TYPES = {"sentence_transformers.models.Transformer", "sentence_transformers.models.Transformer.Transformer"}
+_TRANSFORMER_TYPES = {
+    "sentence_transformers.models.Transformer",
+    "sentence_transformers.models.Transformer.Transformer",
+}
 _DENSE_TYPES = {
     "pylate.models.Dense.Dense",
     "pylate.models.Dense",
@@ -221,5 +224,3 @@ def _read_backbone_config(folder: Path) -> dict[str, Any]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-

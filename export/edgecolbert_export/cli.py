@@ -12,7 +12,7 @@ from edgecolbert.errors import EdgeColbertError
 if TYPE_CHECKING:
     from edgecolbert.manifest import ModelManifest
 
-PROFILE_NAMES = ("int8", "int8-fast", "fp32")
+PROFILE_NAMES = ("int8", "int8-fast", "fp16", "fp32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: The parser of `edgecolbert export`.
     """
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint folder, or a name on the Hugging Face hub")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a checkpoint folder, or a name on the Hugging Face hub"
+    )
     parser.add_argument("out", metavar="OUT", nargs="?", help="the model folder to write (default: the model's name)")
     parser.add_argument("--profile", choices=PROFILE_NAMES, default="", help="quantisation (default: int8)")
     parser.add_argument("--recipe", metavar="NAME", default="", help="a known recipe, or a recipe.toml")

@@ -69,7 +69,9 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
         building.chmod(0o755)
         _put_in_place(building, out)
     except OSError as error:
-        raise InputError(f"{out} cannot be written: {error}. Nothing was left behind; make room and try again.") from error
+        raise InputError(
+            f"{out} cannot be written: {error}. Nothing was left behind; make room and try again."
+        ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from edgecolbert_export.card import model_card
 from edgecolbert_export.checkpoint import Checkpoint, read_checkpoint
 from edgecolbert_export.dense import check_chain
 from edgecolbert_export.first_stage import fit_first_stage
+from edgecolbert_export.linear_layers import Feeds
 from edgecolbert_export.output_folder import check_output, new_folder
 from edgecolbert_export.overrides import apply_overrides
 from edgecolbert_export.probes import build_probes, golden_texts, read_probe_corpus
@@ -36,6 +38,8 @@ TOKENIZER_NAME = "tokenizer.json"
 CARD_NAME = "README.md"
 # Speed is measured on this many texts: enough to average, few enough to be quick.
 _SPEED_TEXTS = 24
+# Ranges of activations change little beyond this many texts.
+_CALIBRATION_TEXTS = 128
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,9 @@ def export_model(options: ExportOptions, progress: Progress = silent) -> ModelMa
                 "dense": [layer.describe() for layer in checkpoint.dense],
                 "layout": checkpoint.layout,
                 "notes": [*checkpoint.notes, *tokenizer.notes],
-                "versions": installed_versions("edgecolbert", "torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
+                "versions": installed_versions(
+                    "edgecolbert", "torch", "transformers", "onnx", "onnxscript", "onnxruntime"
+                ),
             },
         )
         base.folder.mkdir()
@@ -134,12 +140,13 @@ def _build(
 ) -> None:
     """Fill `manifest.folder`."""
     progress(f"Quantising: {profile.name}")
-    shipped = quantize(exact, profile)
+    exact_encoder = Encoder(fp32, threads=1)
+    shipped = quantize(exact, profile, _feeds(exact_encoder, texts[:_CALIBRATION_TEXTS]))
     manifest = _write_files(
         replace(manifest, profile=profile.name, files={}),
         {GRAPH_NAME: shipped.SerializeToString(), TOKENIZER_NAME: fp32.read_file(TOKENIZER_NAME)},
     )
-    encoder, exact_encoder = Encoder(manifest, threads=1), Encoder(fp32, threads=1)
+    encoder = Encoder(manifest, threads=1)
     verification: dict[str, Any] = {"verified": False}
     files: dict[str, bytes] = {}
     if options.verify:
@@ -164,6 +171,13 @@ def _build(
     report = check_goldens(ModelManifest.read(manifest.folder))
     if report is not None and report.problems:
         raise ModelFormatError(f"The new folder does not pass its own golden values: {'; '.join(report.problems)}")
+
+
+def _feeds(encoder: Encoder, texts: list[str]) -> Iterator[Feeds]:
+    """Inputs of the graph for some documents."""
+    for text in texts:
+        tokens = encoder.tokenizer.document(text)
+        yield {"input_ids": tokens.ids[None], "attention_mask": tokens.attention[None]}
 
 
 def _verify(

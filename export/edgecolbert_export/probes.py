@@ -41,7 +41,9 @@ _ODD_TEXTS = (
     "control\x07character\x00zero\u200bwidth\u00a0space\ufeffmark",
     "antidisestablishmentarianism" * 12,
 )
-_SENTENCE = "The river rose by {} centimetres overnight, and the bridge near house {} was closed to lorries until noon. "
+_SENTENCE = (
+    "The river rose by {} centimetres overnight, and the bridge near house {} was closed to lorries until noon. "
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ def read_probe_corpus(path: Path | None) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
         texts = [_record_text(line, path) for line in lines] if path.suffix == ".jsonl" else lines
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The probe texts {path} cannot be read: {error}. Give a UTF-8 .txt or .jsonl file.") from error
+        raise InputError(
+            f"The probe texts {path} cannot be read: {error}. Give a UTF-8 .txt or .jsonl file."
+        ) from error
     texts = [text.strip() for text in texts if text.strip()]
     if not texts:
         raise InputError(f"{path} holds no text. Give a .txt file with one text a line, or .jsonl with `text`.")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
 from edgecolbert.errors import InputError
 from edgecolbert_export.embedding_rows import quantize_embedding_tables
+from edgecolbert_export.fusion import keep_residual_sums
+from edgecolbert_export.half_precision import store_in_half_precision
+from edgecolbert_export.linear_layers import Feeds, observe
+from edgecolbert_export.per_token import quantize_per_token
 from edgecolbert_export.quiet import quiet
 from edgecolbert_export.verify import FP32_TOLERANCES, Tolerances
 
@@ -53,6 +55,12 @@ PROFILES = {
     for profile in (
         Profile("fp32", "float32 throughout", FP32_TOLERANCES, batch_independent=True),
         Profile(
+            "fp16",
+            "weights stored in float16, computed in float32",
+            Tolerances(cosine_mean=0.9999, cosine_p1=0.9999, ranking_agreement=0.99),
+            batch_independent=True,
+        ),
+        Profile(
             "int8",
             "8-bit weights in blocks of 32 with a scale each, int8 activations with a scale for each token and block, "
             "int8 embedding rows",
@@ -62,9 +70,10 @@ PROFILES = {
         ),
         Profile(
             "int8-fast",
-            "8-bit weights with a scale for each output channel, activations quantised per text, int8 embedding rows",
+            "8-bit weights with a scale for each output channel, smoothed int8 activations with a scale for each token, "
+            "int8 embedding rows",
             Tolerances(cosine_mean=0.998, cosine_p1=0.99, ranking_agreement=0.95),
-            batch_independent=False,
+            batch_independent=True,
         ),
     )
 }
@@ -88,44 +97,43 @@ def find_profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-def quantize(model: onnx.ModelProto, profile: Profile) -> onnx.ModelProto:
+def quantize(model: onnx.ModelProto, profile: Profile, feeds: Iterable[Feeds]) -> onnx.ModelProto:
     """Quantise a float32 graph.
 
     Args:
         model: The graph; it is left as it is.
         profile: What to make of it.
+        feeds: Inputs of the graph for some typical texts, which show where activations are large.
 
     Returns:
         A new graph with the same inputs and outputs.
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
+    keep_residual_sums(quantized)
     if profile.name == "fp32":
         return quantized
+    if profile.name == "fp16":
+        store_in_half_precision(quantized)
+        return quantized
+    ranges = {} if profile.block_size else observe(quantized, feeds)
     quantize_embedding_tables(quantized)
-    with quiet():
-        return _quantize_blockwise(quantized, profile.block_size) if profile.block_size else _quantize_dynamic(quantized)
+    if profile.block_size:
+        return _quantize_blockwise(quantized, profile.block_size)
+    quantize_per_token(quantized, ranges)
+    return quantized
 
 
 def _quantize_blockwise(model: onnx.ModelProto, block_size: int) -> onnx.ModelProto:
     settings = DefaultWeightOnlyQuantConfig(
-        block_size=block_size, is_symmetric=True, accuracy_level=_ACCURACY_LEVEL, bits=8, op_types_to_quantize=("MatMul",)
+        block_size=block_size,
+        is_symmetric=True,
+        accuracy_level=_ACCURACY_LEVEL,
+        bits=8,
+        op_types_to_quantize=("MatMul",),
     )
-    quantizer = MatMulNBitsQuantizer(model, algo_config=settings)
-    quantizer.process()
+    with quiet():
+        quantizer = MatMulNBitsQuantizer(model, algo_config=settings)
+        quantizer.process()
     quantized: onnx.ModelProto = quantizer.model.model
     return quantized
-
-
-def _quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        quantize_dynamic(
-            model,
-            path,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=["MatMul"],
-            extra_options={"MatMulConstBOnly": True},
-        )
-        return onnx.load(path)

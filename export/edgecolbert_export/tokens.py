@@ -79,7 +79,11 @@ def read_tokenizer(checkpoint: Checkpoint) -> CheckpointTokenizer:
             dropped = found is not None and settings.unknown_words_are_unk
             notes.append(
                 f"The skiplist word {word!r} is not in the vocabulary; "
-                + ("every unknown token of a document is dropped for it, as in PyLate." if dropped else "it is ignored.")
+                + (
+                    "every unknown token of a document is dropped for it, as in PyLate."
+                    if dropped
+                    else "it is ignored."
+                )
             )
         if found is not None and (not outside or settings.unknown_words_are_unk):
             skiplist_ids.append(int(found))

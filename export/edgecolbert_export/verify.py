@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgecolbert.encoder import Encoder
 from edgecolbert.goldens import Golden
-from edgecolbert.maxsim import maxsim
+from edgecolbert.scoring import maxsim
 from edgecolbert_export.errors import VerificationError
 from edgecolbert_export.probes import Probes
 from edgecolbert_export.reference import Reference

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgecolbert.manifest import ModelManifest
 from edgecolbert_export.pipeline import ExportOptions, export_model
 from edgecolbert_export.recipe import Recipe
+
+from edgecolbert.manifest import ModelManifest
 
 
 def export(checkpoint: Path, out: Path, **options: Any) -> ModelManifest:

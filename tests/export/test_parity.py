@@ -81,9 +81,7 @@ def test_backbone_in_a_subfolder(tmp_path):
     checkpoint = write_pylate(
         tmp_path / "checkpoint", bert(tokenizer), tokenizer, [dense(32, 16)], subfolder="0_Transformer"
     )
-    change_json(
-        checkpoint / "0_Transformer" / "sentence_bert_config.json", model_args={"add_pooling_layer": False}
-    )
+    change_json(checkpoint / "0_Transformer" / "sentence_bert_config.json", model_args={"add_pooling_layer": False})
     assert_exact(checkpoint, tmp_path)
 
 
@@ -137,7 +135,10 @@ def test_lower_casing_of_a_cased_tokenizer(tmp_path):
     )
     assert_exact(checkpoint, tmp_path)
     encoder = Encoder.load(tmp_path / "out")
-    assert encoder.tokenizer.document("Paris FRANCE").ids.tolist() == encoder.tokenizer.document("paris france").ids.tolist()
+    assert (
+        encoder.tokenizer.document("Paris FRANCE").ids.tolist()
+        == encoder.tokenizer.document("paris france").ids.tolist()
+    )
 
 
 def test_truncation_on_the_left(tmp_path):

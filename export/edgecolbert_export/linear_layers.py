@@ -1,0 +1,133 @@
+"""The linear layers of an ONNX graph: finding them, seeing what flows into them, and replacing nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+FloatArray = npt.NDArray[np.float32]
+Feeds = Mapping[str, npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class ActivationRange:
+    """What was seen to flow into a linear layer.
+
+    Attributes:
+        largest: float32 [in_features], largest absolute value of each channel.
+        lowest: Smallest value of any channel.
+        highest: Largest value of any channel.
+    """
+
+    largest: FloatArray
+    lowest: float
+    highest: float
+
+
+def linear_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Every MatMul whose second input is a float32 matrix that is stored in the graph.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        The nodes, in order.
+    """
+    matrices = {
+        initializer.name
+        for initializer in graph.initializer
+        if len(initializer.dims) == 2 and initializer.data_type == onnx.TensorProto.FLOAT
+    }
+    return [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in matrices]
+
+
+def observe(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> dict[str, ActivationRange]:
+    """Run texts through a float32 graph and record the range of every linear layer's input.
+
+    Args:
+        model: The graph; it is left as it is.
+        feeds: Inputs of the graph, one for each text.
+
+    Returns:
+        The range of each input, by its name in the graph.
+    """
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    names = sorted({node.input[0] for node in linear_nodes(watched.graph)})
+    for name in names:
+        watched.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    seen: dict[str, ActivationRange] = {}
+    for feed in feeds:
+        for name, value in zip(names, session.run(names, dict(feed)), strict=True):
+            rows = value.reshape(-1, value.shape[-1])
+            largest, lowest, highest = np.abs(rows).max(axis=0), float(rows.min()), float(rows.max())
+            if (before := seen.get(name)) is not None:
+                largest = np.maximum(largest, before.largest)
+                lowest, highest = min(lowest, before.lowest), max(highest, before.highest)
+            seen[name] = ActivationRange(largest, lowest, highest)
+    return seen
+
+
+class GraphEditor:
+    """Adds constants to a graph and puts nodes in the place of others.
+
+    Args:
+        graph: The graph that is edited in place.
+    """
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph = graph
+        self._stored = {initializer.name: initializer for initializer in graph.initializer}
+        self._replacements: dict[int, list[onnx.NodeProto]] = {}
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """Value of a stored constant."""
+        return numpy_helper.to_array(self._stored[name])
+
+    def constant(self, name: str, value: Any) -> str:
+        """Store a constant.
+
+        Args:
+            name: Its name; a constant of that name is kept as it is.
+            value: A numpy array or scalar.
+
+        Returns:
+            The name.
+        """
+        if name not in self._stored:
+            self._stored[name] = numpy_helper.from_array(np.asarray(value), name)
+            self._graph.initializer.append(self._stored[name])
+        return name
+
+    def replace(self, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
+        """Put nodes in the place of one.
+
+        Args:
+            node: A node of the graph.
+            nodes: What comes instead, the last with the same output.
+        """
+        self._replacements[id(node)] = nodes
+
+    def finish(self) -> None:
+        """Carry out the replacements and drop the constants that nothing reads any more."""
+        nodes = [new for node in self._graph.node for new in self._replacements.get(id(node), [node])]
+        for number, node in enumerate(nodes):
+            node.name = f"{node.op_type}_{number}"
+        read = {name for node in nodes for name in node.input} | {output.name for output in self._graph.output}
+        kept = [initializer for initializer in self._graph.initializer if initializer.name in read]
+        # Types of intermediate values that no longer exist would contradict the new nodes.
+        del self._graph.value_info[:]
+        del self._graph.node[:]
+        self._graph.node.extend(nodes)
+        del self._graph.initializer[:]
+        self._graph.initializer.extend(kept)

@@ -1,0 +1,402 @@
+"""The command line: every command with and without --json, and errors as one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from word_encoder import WordEncoder
+
+from edgecolbert import Index, __version__
+from edgecolbert.cli import COMMANDS, main
+
+TESTS = Path(__file__).parent
+TINY = str(TESTS / "fixtures" / "tiny-model")
+HANDBOOK = TESTS.parent / "examples" / "handbook"
+
+
+class Shell:
+    """Runs commands in this process and keeps what they print."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.err = ""
+
+    def __call__(self, *words: str | Path, code: int = 0) -> str:
+        self._capsys.readouterr()
+        found = main([str(word) for word in words])
+        captured = self._capsys.readouterr()
+        self.err = captured.err
+        assert found == code, captured
+        return captured.out
+
+    def json(self, *words: str | Path, code: int = 0) -> Any:
+        return json.loads(self(*words, "--json", code=code))
+
+    def fails(self, *words: str | Path) -> str:
+        """The one line on standard error of a command that fails."""
+        assert self(*words, code=1) == ""
+        assert self.err.startswith("edgecolbert: ")
+        assert self.err.count("\n") == 1
+        return self.err
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    """A folder with three notes."""
+    folder = tmp_path / "notes"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "kettle.md").write_text("The kettle is in the left cupboard.", encoding="utf-8")
+    (folder / "bins.txt").write_text("Bins go out on Tuesday.", encoding="utf-8")
+    (folder / "deep" / "über.md").write_text("Grüße aus München.", encoding="utf-8")
+    return folder
+
+
+def _feed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_the_handbook_is_indexed_and_searched_with_the_starter_model(shell: Shell, path: Path) -> None:
+    report = shell.json("index", HANDBOOK, "--db", path)
+    n_files = len(list(HANDBOOK.glob("*.md")))
+    assert report == {
+        "added": n_files, "updated": 0, "unchanged": 0, "encoded": n_files, "removed": 0, "documents": n_files,
+        "skipped": [],
+    }  # fmt: skip
+    found = shell.json("search", "water keeps dripping at night", "--db", path, "-k", "3")
+    assert found["query"] == "water keeps dripping at night"
+    assert [hit["id"] for hit in found["hits"]][0] == "dripping-tap.md"
+    assert len(found["hits"]) == 3
+    for hit in found["hits"]:
+        assert set(hit) == {"id", "score", "text", "metadata", "passage"}
+        assert hit["text"] == (HANDBOOK / hit["id"]).read_text(encoding="utf-8")
+    assert set(found["ms"]) >= {"search", "total"}
+    for extra in (["--exact"], ["--n-candidates", str(n_files)]):
+        again = shell.json("search", "water keeps dripping at night", "--db", path, "-k", "3", *extra)
+        assert [hit["id"] for hit in again["hits"]] == [hit["id"] for hit in found["hits"]]
+
+
+def test_search_prints_rank_score_id_and_passage_for_people(shell: Shell, notes: Path, path: Path) -> None:
+    shell("index", notes, "--db", path, "--model", TINY)
+    lines = shell("search", "kettle", "--db", path, "-k", "2").splitlines()
+    assert lines[0].startswith("  1. ")
+    assert lines[0].split()[2] in ("kettle.md", "bins.txt", "deep/über.md")
+    assert len(lines) == 4
+
+
+def test_what_a_document_says_cannot_steer_the_terminal(shell: Shell, notes: Path, path: Path) -> None:
+    (notes / "evil.md").write_text("\x1b[31mred\x07\x00 \u202e text", encoding="utf-8")
+    shell("index", notes, "--db", path, "--model", TINY)
+    printed = shell("search", "red", "--db", path)
+    assert "red" in printed
+    assert not {"\x1b", "\x07", "\x00", "\u202e"} & set(printed)
+    hits = shell.json("search", "red", "--db", path)["hits"]
+    assert "\x1b[31mred\x07\x00 \u202e text" in [hit["text"] for hit in hits]
+
+
+def test_a_search_in_an_empty_database_says_so(shell: Shell, path: Path) -> None:
+    with Index.open(path, model=TINY):
+        pass
+    assert shell("search", "anything", "--db", path) == ""
+    assert shell.err == "No documents.\n"
+    assert shell.json("search", "anything", "--db", path)["hits"] == []
+
+
+def test_a_files_id_is_its_path_relative_to_the_folder(shell: Shell, notes: Path, path: Path) -> None:
+    shell("index", notes, "--db", path, "--model", TINY)
+    with Index.open(path) as index:
+        assert sorted(index.ids()) == ["bins.txt", "deep/über.md", "kettle.md"]
+        document = index.get("deep/über.md")
+        assert document is not None
+        assert document.text == "Grüße aus München."
+        assert document.metadata == {"path": str(notes / "deep" / "über.md")}
+
+
+def test_unchanged_files_are_skipped_and_changed_ones_encoded_again(shell: Shell, notes: Path, path: Path) -> None:
+    shell("index", notes, "--db", path, "--model", TINY)
+    (notes / "bins.txt").write_text("Bins go out on Friday.", encoding="utf-8")
+    report = shell.json("index", notes, "--db", path)
+    assert (report["added"], report["updated"], report["unchanged"], report["encoded"]) == (0, 1, 2, 1)
+    assert "0 added, 0 updated, 3 unchanged; 3 documents in" in shell("index", notes, "--db", path)
+
+
+def test_vanished_files_stay_until_they_are_pruned(shell: Shell, notes: Path, path: Path) -> None:
+    shell("index", notes, "--db", path, "--model", TINY)
+    with Index.open(path) as index:
+        index.add([{"id": "by hand", "text": "added by hand"}])
+    (notes / "bins.txt").unlink()
+    assert shell.json("index", notes, "--db", path)["documents"] == 4
+    report = shell.json("index", notes, "--db", path, "--prune")
+    assert (report["removed"], report["documents"]) == (1, 3)
+    with Index.open(path) as index:
+        assert sorted(index.ids()) == ["by hand", "deep/über.md", "kettle.md"]
+    assert "3 unchanged" not in shell("index", notes, "--db", path, "--prune")
+
+
+def test_nothing_is_pruned_when_something_could_not_be_read(shell: Shell, notes: Path, path: Path) -> None:
+    shell("index", notes, "--db", path, "--model", TINY)
+    (notes / "bins.txt").unlink()
+    (notes / "bins.txt").symlink_to(notes / "bins.txt")
+    report = shell.json("index", notes, "--db", path, "--prune")
+    assert (report["removed"], report["documents"]) == (0, 3)
+    assert "bins.txt" in report["skipped"][0]
+    assert "skipped" in shell.err
+
+
+def test_records_are_read_from_json_lines_and_beir_rows(shell: Shell, tmp_path: Path, path: Path) -> None:
+    records = tmp_path / "records.jsonl"
+    rows = [
+        '\ufeff{"id": "a", "text": "red kettle", "metadata": {"n": 1}, "year": 1999}',
+        "",
+        '{"_id": "b", "title": "Blue", "text": "cup"}',
+        '{"text": "without an id"}',
+    ]
+    records.write_text("\n".join(rows), encoding="utf-8")
+    assert shell.json("index", records, "--db", path, "--model", TINY)["added"] == 3
+    with Index.open(path) as index:
+        assert index.ids()[:2] == ["a", "b"]
+        assert dict(index.get("a") or {})["metadata"] == {"n": 1, "year": 1999}
+        assert dict(index.get("b") or {}) == {"id": "b", "text": "Blue cup", "metadata": {"title": "Blue"}}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "line 3 is not JSON"),
+        (b"[" * 100_000, "line 3 is not JSON"),
+        (b'{"text": "\xff"}', "line 3 is not JSON"),
+        (b"[1]", "line 3 is list, expected an object with text and optionally id"),
+        (b'"text"', "line 3 is str, expected an object"),
+        (b'{"id": "x"}', "line 3 has no text, or a text that is not a string"),
+        (b'{"text": 3}', "line 3 has no text"),
+        (b'{"text": "x", "id": 3}', "line 3: id is 3, expected a string"),
+        (b'{"text": "x", "metadata": "y"}', "line 3: metadata is str, expected an object"),
+        (b'{"text": "x", "n": NaN}', "line 3: metadata is not JSON (NaN and infinity are not)"),
+        (b'{"text": "\\ud800"}', "line 3: text has a lone surrogate"),
+        (b'{"text": "x", "id": ""}', "line 3: id is empty"),
+    ],
+)
+def test_a_wrong_line_is_named_and_the_lines_before_it_stay(
+    shell: Shell, tmp_path: Path, path: Path, line: bytes, message: str
+) -> None:
+    records = tmp_path / "records.jsonl"
+    records.write_bytes(b'{"id": "a", "text": "red"}\n{"id": "b", "text": "blue"}\n' + line + b"\n")
+    error = shell.fails("index", records, "--db", path, "--model", TINY, "--batch-size", "1")
+    assert f"{records}, {message}" in error
+    with Index.open(path) as index:
+        assert index.ids() == ["a", "b"]
+
+
+def test_standard_input_is_one_text_or_json_lines(
+    shell: Shell, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _feed(monkeypatch, "Ein Text.\nNoch eine Zeile.\n".encode())
+    assert shell.json("index", "-", "--db", path, "--model", TINY)["added"] == 1
+    _feed(monkeypatch, b'{"id": "a", "text": "red"}\n\n{"id": "b", "text": "blue"}')
+    assert shell.json("index", "-", "--db", path)["added"] == 2
+    for nothing in (b"", b" \n\n"):
+        _feed(monkeypatch, nothing)
+        assert shell.json("index", "-", "--db", path)["documents"] == 3
+    _feed(monkeypatch, b"broken \xff bytes")
+    report = shell.json("index", "-", "--db", path)
+    assert report["documents"] == 4
+    assert report["skipped"] == ["standard input is not UTF-8 (byte 7): unreadable bytes were replaced by \ufffd"]
+    _feed(monkeypatch, b"[" * 100_000)
+    assert shell.json("index", "-", "--db", path)["documents"] == 5
+
+
+def test_a_file_that_is_not_utf_8_is_read_with_a_warning(shell: Shell, notes: Path, path: Path) -> None:
+    (notes / "latin.txt").write_bytes("Grüße".encode("latin-1"))
+    report = shell.json("index", notes, "--db", path, "--model", TINY)
+    assert report["documents"] == 4
+    assert "latin.txt is not UTF-8 (byte 2): unreadable bytes were replaced" in report["skipped"][0]
+    with Index.open(path) as index:
+        assert dict(index.get("latin.txt") or {})["text"] == "Gr\ufffd\ufffde"
+
+
+def test_a_file_whose_name_is_not_utf_8_is_skipped_with_a_warning(shell: Shell, notes: Path, path: Path) -> None:
+    name = os.fsencode(notes) + b"/br\xfcn.txt"
+    try:
+        Path(os.fsdecode(name)).write_text("brown")
+    except OSError:
+        pytest.skip("this file system has only names in UTF-8")
+    command = [sys.executable, "-m", "edgecolbert", "index", str(notes), "--db", str(path), "--model", TINY, "--json"]
+    done = subprocess.run(command, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["documents"] == 3
+    assert "its name is not valid UTF-8" in report["skipped"][0]
+
+
+def test_hidden_files_other_files_and_links_to_folders_are_passed_over(shell: Shell, notes: Path, path: Path) -> None:
+    (notes / ".hidden.md").write_text("hidden")
+    (notes / ".git").mkdir()
+    (notes / ".git" / "readme.md").write_text("hidden too")
+    (notes / "picture.png").write_bytes(b"\x89PNG")
+    (notes / "loop").symlink_to(notes)
+    os.mkfifo(notes / "pipe.txt")
+    report = shell.json("index", notes, "--db", path, "--model", TINY)
+    assert report["documents"] == 3
+
+
+def test_two_folders_with_files_of_one_name_are_refused_before_anything_is_read(
+    shell: Shell, tmp_path: Path, path: Path
+) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same.md").write_text(name)
+    error = shell.fails("index", tmp_path / "a", tmp_path / "b", "--db", path, "--model", TINY)
+    assert "would both have the id 'same.md', and one would replace the other. Index their common parent" in error
+    assert not path.exists()
+    assert shell.json("index", tmp_path / "a", tmp_path / "a", "--db", path, "--model", TINY)["documents"] == 1
+
+
+def test_errors_are_one_line_and_exit_code_1(shell: Shell, notes: Path, path: Path, tmp_path: Path) -> None:
+    assert "nowhere does not exist. Check the path" in shell.fails("index", tmp_path / "nowhere", "--db", path)
+    assert "There is no database at" in shell.fails("search", "x", "--db", tmp_path / "none.db")
+    assert "There is no database at" in shell.fails("info", "--db", tmp_path / "none.db")
+    assert "There is no database at" in shell.fails("verify", "--db", tmp_path / "none.db")
+    assert "There is no database at" in shell.fails("reencode", "--db", tmp_path / "none.db")
+    assert "No model 'nobody'" in shell.fails("index", notes, "--db", path, "--model", "nobody")
+    assert "is a folder, expected a database file" in shell.fails("index", notes, "--db", tmp_path, "--model", TINY)
+    assert "qrels" in shell.fails("eval", notes)
+    (tmp_path / "text.db").write_text("just some text in a file")
+    assert "not an edgecolbert database" in shell.fails("search", "x", "--db", tmp_path / "text.db")
+    with Index.open(tmp_path / "own.db", model=WordEncoder()) as index:
+        index.add(["x"])
+    assert "made with an encoder of your own, 'words'" in shell.fails("search", "x", "--db", tmp_path / "own.db")
+    assert "reencode --db" in shell.fails("search", "x", "--db", tmp_path / "own.db", "--model", TINY)
+    assert not path.exists()
+
+
+def test_a_query_that_is_not_utf_8_is_named(shell: Shell, notes: Path, path: Path) -> None:
+    shell("index", notes, "--db", path, "--model", TINY)
+    assert "QUERY is not valid UTF-8" in shell.fails("search", "a\udcff", "--db", path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["nonsense"], ["search", "x"], ["search", "--db", "x"], ["search", "x", "--db", "x", "-k", "0"], ["index"]],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "usage: edgecolbert" in capsys.readouterr().err
+
+
+def test_help_names_every_command_and_each_has_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    overview = capsys.readouterr().out
+    for name, text in COMMANDS.items():
+        assert name in overview
+        assert text in " ".join(overview.split())
+        with pytest.raises(SystemExit) as caught:
+            main([name, "--help"])
+        assert caught.value.code == 0
+        assert f"usage: edgecolbert {name}" in capsys.readouterr().out
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"edgecolbert {__version__}\n"
+
+
+def test_rerank_orders_files_without_a_database(
+    shell: Shell, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(entry.name for entry in tmp_path.iterdir())
+    found = shell.json("rerank", "where is the kettle?", notes / "bins.txt", notes / "kettle.md")
+    assert [hit["id"] for hit in found["hits"]] == ["kettle.md", "bins.txt"]
+    assert found["hits"][0]["score"] > found["hits"][1]["score"]
+    assert len(shell.json("rerank", "kettle", notes, "-k", "1", "--model", TINY)["hits"]) == 1
+    assert "1. " in shell("rerank", "kettle", notes, "--model", TINY)
+    assert "does not exist" in shell.fails("rerank", "kettle", notes / "none.md", "--model", TINY)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == before
+
+
+def test_info_shows_what_is_in_a_database(shell: Shell, notes: Path, path: Path) -> None:
+    shell("index", notes, "--db", path, "--model", TINY)
+    stats = shell.json("info", "--db", path)
+    assert (stats["documents"], stats["model"], stats["dim"], stats["path"]) == (3, "tiny", 16, str(path))
+    printed = shell("info", "--db", path)
+    for name in ("documents", "model", "first stage", "file bytes"):
+        assert name in printed
+
+
+def test_verify_says_what_is_wrong_with_its_exit_code(shell: Shell, notes: Path, path: Path) -> None:
+    import sqlite3
+
+    shell("index", notes, "--db", path, "--model", TINY)
+    assert shell.json("verify", "--db", path) == {"documents": 3, "passages": 3, "problems": []}
+    assert shell("verify", "--db", path) == "3 documents, 3 passages, 0 problems\n"
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE passages SET scale = 9 WHERE passage_id = 1")
+    connection.commit()
+    connection.close()
+    report = shell.json("verify", "--db", path, code=1)
+    assert len(report["problems"]) == 1
+    assert report["problems"][0]["ids"][0] in ("bins.txt", "kettle.md", "deep/über.md")
+    assert "1 problems\n- Stored token embeddings are damaged" in shell("verify", "--db", path, code=1)
+    assert shell.json("reencode", "--db", path) == {"encoded": 3, "documents": 3, "model": "tiny"}
+    assert shell.json("verify", "--db", path)["problems"] == []
+
+
+def test_reencode_gives_a_database_to_another_model(shell: Shell, notes: Path, path: Path) -> None:
+    shell("index", notes, "--db", path, "--model", TINY)
+    assert "3 texts encoded; 3 documents are now served by 'starter'" in shell("reencode", "--db", path, "--model", "starter")
+    assert shell.json("search", "where is the kettle?", "--db", path)["hits"][0]["id"] == "kettle.md"
+
+
+def test_doctor_finds_nothing_wrong_here(shell: Shell) -> None:
+    report = shell.json("doctor")
+    assert report["problems"] == []
+    assert report["versions"]["edgecolbert"] == __version__
+    assert report["model"]["name"] == "starter"
+    assert report["processor"]["cores"] >= 1
+    printed = shell("doctor", "--model", TINY)
+    for name in ("versions", "processor", "sqlite", "model", "tiny"):
+        assert name in printed
+
+
+def test_doctor_says_what_is_wrong_with_its_exit_code(shell: Shell, tmp_path: Path) -> None:
+    report = shell.json("doctor", "--model", tmp_path, code=1)
+    assert "is not a model folder" in report["problems"][0]
+
+
+def test_a_reader_that_goes_away_is_no_disaster(notes: Path, path: Path) -> None:
+    with Index.open(path, model=TINY) as index:
+        index.add([{"id": str(n), "text": f"word{n} " * 500} for n in range(60)])
+    command = f'"{sys.executable}" -m edgecolbert search word --db "{path}" -k 60 --json | head -c 10'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_terminal_without_unicode_still_gets_its_hits(notes: Path, path: Path) -> None:
+    with Index.open(path, model=TINY) as index:
+        index.add([{"id": "über", "text": "Grüße 漢字"}])
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for extra in ([], ["--json"]):
+        command = [sys.executable, "-m", "edgecolbert", "search", "gruss", "--db", str(path), *extra]
+        done = subprocess.run(command, capture_output=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == b""
+        if extra:
+            assert json.loads(done.stdout)["hits"][0]["text"] == "Grüße 漢字"

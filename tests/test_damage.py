@@ -1,0 +1,196 @@
+"""Bytes that change on the disk: verify names the documents, a search says so, and nothing is silently wrong."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from word_encoder import WordEncoder
+
+from edgecolbert import Index, reencode
+from edgecolbert.errors import StoreFormatError
+
+
+@contextmanager
+def _raw(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _flip(path: Path, table: str, column: str, where: str, position: int = 3) -> None:
+    with _raw(path) as connection:
+        (blob,) = connection.execute(f"SELECT CAST({column} AS BLOB) FROM {table} WHERE {where}").fetchone()
+        changed = bytearray(blob)
+        changed[position] ^= 0x01
+        value: bytes | str = bytes(changed) if column != "text" else changed.decode()
+        assert connection.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (value,)).rowcount == 1
+
+
+_RED = "content_id = (SELECT content_id FROM documents WHERE id = 'red')"
+
+
+@pytest.fixture
+def damaged(path: Path) -> Path:
+    """A sound database with the documents red, blue and twin, the last two with one text; tests damage it."""
+    with Index.open(path, model=WordEncoder()) as index:
+        index.add([
+            {"id": "red", "text": "red kettle"},
+            {"id": "blue", "text": "blue cup"},
+            {"id": "twin", "text": "blue cup"},
+        ])  # fmt: skip
+    return path
+
+
+def test_damaged_token_embeddings_are_found_and_made_again(damaged: Path) -> None:
+    _flip(damaged, "passages", "tokens", _RED)
+    with Index.open(damaged, model=WordEncoder()) as index:
+        (problem,) = index.verify().problems
+        assert "token embeddings are damaged" in problem.message
+        assert problem.ids == ("red",)
+        for options in ({}, {"exact": True}, {"n_candidates": 5}):
+            with pytest.raises(StoreFormatError, match=r"index\.db: stored token embeddings of 'red' are damaged .*reenc"):
+                index.search("kettle", **options)  # type: ignore[arg-type]
+        # What is not touched goes on working.
+        assert index.search("cup", filter={}, k=1, n_candidates=1)[0].id == "blue"
+        document = index.get("red")
+        assert document is not None
+        assert document.text == "red kettle"
+    assert reencode(damaged, model=WordEncoder()) == 2
+    with Index.open(damaged, model=WordEncoder()) as index:
+        assert index.verify().problems == ()
+        assert index.search("kettle", k=1)[0].id == "red"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("scale", 2.0), ("span_start", 1), ("span_end", 99), ("n_tokens", 1), ("checksum", 1)]
+)
+def test_a_changed_number_beside_the_token_embeddings_is_found(damaged: Path, column: str, value: float) -> None:
+    with _raw(damaged) as connection:
+        connection.execute(f"UPDATE passages SET {column} = ? WHERE {_RED}", (value,))
+    with Index.open(damaged, model=WordEncoder()) as index:
+        assert [problem.ids for problem in index.verify().problems] == [("red",)]
+        with pytest.raises(StoreFormatError, match="embeddings of 'red' are damaged"):
+            index.search("kettle")
+
+
+def test_a_damaged_code_is_found(damaged: Path) -> None:
+    _flip(damaged, "codes", "code", _RED)
+    with Index.open(damaged, model=WordEncoder()) as index:
+        (problem,) = index.verify().problems
+        assert "The first stage's code of passage" in problem.message
+        assert problem.ids == ("red",)
+        with pytest.raises(StoreFormatError, match=r"index\.db: the stored code of passage 1 is damaged.*reencode"):
+            index.search("kettle", n_candidates=5)
+        assert index.search("kettle", exact=True)[0].id == "red"
+
+
+def test_a_missing_code_is_found(damaged: Path) -> None:
+    with _raw(damaged) as connection:
+        connection.execute(f"DELETE FROM codes WHERE {_RED}")
+    with Index.open(damaged, model=WordEncoder()) as index:
+        (problem,) = index.verify().problems
+        assert "is missing or damaged" in problem.message
+        assert problem.ids == ("red",)
+
+
+def test_damaged_cells_are_found(damaged: Path) -> None:
+    _flip(damaged, "first_stages", "cells", "1")
+    with Index.open(damaged, model=WordEncoder()) as index:
+        assert "the first stage's cells are damaged" in index.verify().problems[0].message
+        with pytest.raises(StoreFormatError, match=r"index\.db: the first stage's cells are damaged. Run `edgecolbert re"):
+            index.search("kettle", n_candidates=5)
+        assert index.search("kettle", exact=True)[0].id == "red"
+        with pytest.raises(StoreFormatError, match="cells are damaged"):
+            index.add(["new"])
+        assert len(index) == 3
+    reencode(damaged, model=WordEncoder())
+    with Index.open(damaged, model=WordEncoder()) as index:
+        assert index.verify().problems == ()
+
+
+def test_a_damaged_text_is_never_given_out(damaged: Path) -> None:
+    _flip(damaged, "contents", "text", "content_id = (SELECT content_id FROM documents WHERE id = 'twin')")
+    with Index.open(damaged, model=WordEncoder()) as index:
+        (problem,) = index.verify().problems
+        assert "text does not match its hash" in problem.message
+        assert set(problem.ids) == {"blue", "twin"}
+        with pytest.raises(StoreFormatError, match=r"index\.db: the stored text of 'twin' is damaged"):
+            index.get("twin")
+        with pytest.raises(StoreFormatError, match=r"index\.db: the stored text of 'blue' is damaged"):
+            index.search("cup")
+        assert index.search("kettle", k=1)[0].text == "red kettle"
+
+
+def test_a_text_that_is_no_longer_utf_8_is_found(damaged: Path) -> None:
+    with _raw(damaged) as connection:
+        connection.execute(f"UPDATE contents SET text = CAST(x'72ff' AS TEXT) WHERE {_RED}")
+    with Index.open(damaged, model=WordEncoder()) as index:
+        (problem,) = index.verify().problems
+        assert problem.ids == ("red",)
+        with pytest.raises(StoreFormatError, match=r"index\.db: the stored text of 'red' is damaged"):
+            index.get("red")
+
+
+def test_metadata_that_is_no_longer_json_is_found(damaged: Path) -> None:
+    with _raw(damaged) as connection:
+        connection.execute("UPDATE documents SET metadata = '{\"a\":' WHERE id = 'red'")
+    with Index.open(damaged, model=WordEncoder()) as index:
+        assert [problem.ids for problem in index.verify().problems] == [("red",)]
+        with pytest.raises(StoreFormatError, match=r"index\.db: the metadata of 'red' is damaged"):
+            index.get("red")
+
+
+def test_a_document_without_passages_is_found_and_adding_it_again_mends_it(damaged: Path) -> None:
+    with _raw(damaged) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"DELETE FROM passages WHERE {_RED}")
+    with Index.open(damaged, model=WordEncoder()) as index:
+        (problem,) = index.verify().problems
+        assert (problem.message, problem.ids) == ("Documents have no passages, so no search finds them.", ("red",))
+        assert index.add([{"id": "red", "text": "red kettle"}]).encoded == 1
+        assert index.verify().problems == ()
+
+
+def test_a_document_that_points_nowhere_is_found(damaged: Path) -> None:
+    with _raw(damaged) as connection:
+        connection.execute("UPDATE documents SET content_id = 99 WHERE id = 'red'")
+    with Index.open(damaged, model=WordEncoder()) as index:
+        assert any("documents" in problem.message for problem in index.verify().problems)
+        assert index.search("cup", k=1)[0].id == "blue"
+
+
+def test_a_page_of_rubbish_is_a_typed_error_or_a_problem(path: Path) -> None:
+    texts = [f"word{n} " * 60 for n in range(150)]
+    with Index.open(path, model=WordEncoder()) as index:
+        index.add(texts)
+    content = path.read_bytes()
+    n_pages = len(content) // 8192
+    assert n_pages > 20
+    sound: list[int] = []
+    for page in range(0, n_pages, 3):
+        path.write_bytes(content[: page * 8192 + 100] + b"\xa5" * 8000 + content[page * 8192 + 8100 :])
+        try:
+            with Index.open(path, model=WordEncoder(), create=False, read_only=True) as index:
+                problems = index.verify().problems
+                # A page that is not in use may hold anything.
+                if not problems:
+                    assert [hit.text for hit in index.search("word7", k=1, n_candidates=10)] == [texts[7]]
+                    assert [dict(index.get(name) or {})["text"] for name in index.ids()] == texts
+                    sound.append(page)
+        except StoreFormatError as error:
+            assert "index.db" in str(error)
+    assert len(sound) < n_pages / 6
+
+
+def test_verify_changes_nothing(damaged: Path) -> None:
+    _flip(damaged, "passages", "tokens", _RED)
+    before = damaged.read_bytes()
+    with Index.open(damaged, model=WordEncoder(), read_only=True) as index:
+        index.verify()
+    assert damaged.read_bytes() == before
