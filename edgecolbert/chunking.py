@@ -81,7 +81,9 @@ def _merged(text: str, pieces: list[tuple[Span, int]], count: TokenCounter, room
     filled = 0
     for piece in pieces:
         size = piece[1]
-        if groups and filled + size <= room and (filled < aim or size == 0):
+        # The last passage takes what is left, as far as it fits: nobody gains from a small one more.
+        wants_more = filled < aim or size == 0 or len(groups) == n_passages
+        if groups and filled + size <= room and wants_more:
             groups[-1].append(piece)
             filled += size
         else:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgecolbert.errors import (
+    StoreClosedError,
     StoreError,
     StoreFormatError,
     StoreLockedError,
@@ -119,6 +120,7 @@ def translated_errors(path: str | Path) -> Iterator[None]:
         Nothing.
 
     Raises:
+        StoreClosedError: If the connection was closed meanwhile.
         StoreLockedError: If another process kept the write lock.
         StoreReadOnlyError: If the file or its folder cannot be written.
         StoreFormatError: If the file is damaged.
@@ -127,6 +129,8 @@ def translated_errors(path: str | Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        if isinstance(error, sqlite3.ProgrammingError) and "closed database" in str(error):
+            raise StoreClosedError(f"{path} was closed while it was in use. Open it again with Index.open.") from error
         # The extended code is absent from errors that Python's module raises by itself.
         code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

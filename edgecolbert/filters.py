@@ -44,7 +44,14 @@ def filter_sql(conditions: Mapping[str, Any]) -> tuple[str, list[Any]]:
 
 
 def matches(metadata: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
-    """Whether `metadata` fulfils conditions that `filter_sql` has accepted, compared as it says.
+    """Whether metadata fulfils conditions that `filter_sql` has accepted, compared as it says.
+
+    Args:
+        metadata: A document's metadata.
+        conditions: Field names and the values they must have.
+
+    Returns:
+        Whether all conditions hold.
 
     Examples:
         >>> matches({"n": 4}, {"n": 4.0}), matches({"n": 1}, {"n": True})

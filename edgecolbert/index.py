@@ -89,6 +89,10 @@ class Index:
         """
         if not isinstance(path, str | os.PathLike):
             raise InputTypeError(f"path is {type(path).__name__}, expected a string or a path.")
+        if "\0" in str(path):
+            raise InputError(f"path is {str(path)!r}, which holds a NUL; no file can be called that.")
+        if fde is not None and not isinstance(fde, FdeSettings):
+            raise InputTypeError(f"fde is {type(fde).__name__}, expected FdeSettings.")
         identity = ModelIdentity.of(model) if model is not None else None
         store = Store(os.fspath(path), create=create, read_only=read_only, timeout=timeout)
         try:

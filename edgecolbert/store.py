@@ -102,8 +102,6 @@ class Store:
         self, path: str | Path, *, create: bool = True, read_only: bool = False, timeout: float = 10.0
     ) -> None:
         self.path = str(path)
-        # The process may change its folder later.
-        self._file = Path(path).absolute()
         self.read_only = read_only
         self._connection = open_connection(path, create=create, read_only=read_only, timeout=timeout)
         try:
@@ -271,7 +269,7 @@ class Store:
         )
 
     def passages(self, encoding_id: int, content_ids: Sequence[int] | None = None) -> Iterator[list[StoredPassage]]:
-        """Passages of some texts, or of all texts that documents point to, in batches, all of a text in one batch.
+        """Passages of some texts, or of all texts that documents point to, in batches, in the order of the texts.
 
         Args:
             encoding_id: Which vectors.
@@ -297,7 +295,7 @@ class Store:
             content_ids: The texts, or None for all that documents point to.
 
         Yields:
-            Batches, each with all passages of its texts.
+            Batches; a text with many passages may be spread over several.
         """
         for dim, rows in self._passage_rows(encoding_id, content_ids):
             _, contents, starts, ends, lengths, scales, _, blobs = zip(*rows, strict=True)
@@ -319,15 +317,16 @@ class Store:
             content_ids = self.shown_content_ids()
         (dim,) = self._one("SELECT dim FROM encodings WHERE encoding_id = ?", encoding_id)
         for first in range(0, len(content_ids), _READ_BATCH):
-            rows = self._run(
+            cursor = self._run(
                 "SELECT passage_id, content_id, span_start, span_end, n_tokens, scale, checksum, tokens FROM passages "
                 "WHERE content_id IN (SELECT value FROM json_each(?)) AND encoding_id = ? ORDER BY content_id, ordinal",
                 json.dumps(content_ids[first : first + _READ_BATCH]),
                 encoding_id,
-            ).fetchall()
-            for row in rows:
-                self._check_passage(row, dim)
-            if rows:
+            )
+            # One text alone may have thousands of passages.
+            while rows := cursor.fetchmany(_READ_BATCH):
+                for row in rows:
+                    self._check_passage(row, dim)
                 yield dim, rows
 
     def _check_passage(self, row: tuple[Any, ...], dim: int) -> None:

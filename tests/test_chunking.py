@@ -42,9 +42,9 @@ def _assert_passages(text: str, spans: list[tuple[int, int]]) -> None:
 
 TEXTS = st.one_of(
     st.text(max_size=200),
-    st.lists(st.sampled_from(["one", "Two.", "three!", "…", "\n\n", "漢字。", "\u3000", "a" * 30, "?", " "]), max_size=60).map(
-        " ".join
-    ),
+    st.lists(
+        st.sampled_from(["one", "Two.", "three!", "…", "\n\n", "漢字。", "\u3000", "a" * 30, "?", " "]), max_size=60
+    ).map(" ".join),
     st.text(alphabet="ab. \n!?。", max_size=300),
 )
 
@@ -121,5 +121,7 @@ def test_a_megabyte_is_split_whatever_it_is_made_of(unit: str) -> None:
 
 
 def test_room_for_nothing_is_an_error() -> None:
-    with pytest.raises(ValueError, match="room is 0, expected at least 1: the document length leaves no place for text"):
+    with pytest.raises(
+        ValueError, match="room is 0, expected at least 1: the document length leaves no place for text"
+    ):
         split_text("text", _words, 0)

@@ -76,7 +76,7 @@ def test_the_handbook_is_indexed_and_searched_with_the_starter_model(shell: Shel
     }  # fmt: skip
     found = shell.json("search", "water keeps dripping at night", "--db", path, "-k", "3")
     assert found["query"] == "water keeps dripping at night"
-    assert [hit["id"] for hit in found["hits"]][0] == "dripping-tap.md"
+    assert found["hits"][0]["id"] == "dripping-tap.md"
     assert len(found["hits"]) == 3
     for hit in found["hits"]:
         assert set(hit) == {"id", "score", "text", "metadata", "passage"}
@@ -198,10 +198,8 @@ def test_a_wrong_line_is_named_and_the_lines_before_it_stay(
         assert index.ids() == ["a", "b"]
 
 
-def test_standard_input_is_one_text_or_json_lines(
-    shell: Shell, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _feed(monkeypatch, "Ein Text.\nNoch eine Zeile.\n".encode())
+def test_standard_input_is_one_text_or_json_lines(shell: Shell, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _feed(monkeypatch, b"Ein Text.\nNoch eine Zeile.\n")
     assert shell.json("index", "-", "--db", path, "--model", TINY)["added"] == 1
     _feed(monkeypatch, b'{"id": "a", "text": "red"}\n\n{"id": "b", "text": "blue"}')
     assert shell.json("index", "-", "--db", path)["added"] == 2
@@ -212,7 +210,7 @@ def test_standard_input_is_one_text_or_json_lines(
     report = shell.json("index", "-", "--db", path)
     assert report["documents"] == 4
     assert report["skipped"] == ["standard input is not UTF-8 (byte 7): unreadable bytes were replaced by \ufffd"]
-    _feed(monkeypatch, b"[" * 100_000)
+    _feed(monkeypatch, b"[" * 5_000)
     assert shell.json("index", "-", "--db", path)["documents"] == 5
 
 
@@ -232,7 +230,7 @@ def test_a_file_whose_name_is_not_utf_8_is_skipped_with_a_warning(shell: Shell, 
     except OSError:
         pytest.skip("this file system has only names in UTF-8")
     command = [sys.executable, "-m", "edgecolbert", "index", str(notes), "--db", str(path), "--model", TINY, "--json"]
-    done = subprocess.run(command, capture_output=True)
+    done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["documents"] == 3
@@ -360,7 +358,9 @@ def test_verify_says_what_is_wrong_with_its_exit_code(shell: Shell, notes: Path,
 
 def test_reencode_gives_a_database_to_another_model(shell: Shell, notes: Path, path: Path) -> None:
     shell("index", notes, "--db", path, "--model", TINY)
-    assert "3 texts encoded; 3 documents are now served by 'starter'" in shell("reencode", "--db", path, "--model", "starter")
+    assert "3 texts encoded; 3 documents are now served by 'starter'" in shell(
+        "reencode", "--db", path, "--model", "starter"
+    )
     assert shell.json("search", "where is the kettle?", "--db", path)["hits"][0]["id"] == "kettle.md"
 
 
@@ -381,10 +381,10 @@ def test_doctor_says_what_is_wrong_with_its_exit_code(shell: Shell, tmp_path: Pa
 
 
 def test_a_reader_that_goes_away_is_no_disaster(notes: Path, path: Path) -> None:
-    with Index.open(path, model=TINY) as index:
+    with Index.open(path, model=TINY, split_documents=False) as index:
         index.add([{"id": str(n), "text": f"word{n} " * 500} for n in range(60)])
     command = f'"{sys.executable}" -m edgecolbert search word --db "{path}" -k 60 --json | head -c 10'
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
 
@@ -395,7 +395,7 @@ def test_a_terminal_without_unicode_still_gets_its_hits(notes: Path, path: Path)
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     for extra in ([], ["--json"]):
         command = [sys.executable, "-m", "edgecolbert", "search", "gruss", "--db", str(path), *extra]
-        done = subprocess.run(command, capture_output=True, env=environment)
+        done = subprocess.run(command, capture_output=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stderr == b""
         if extra:

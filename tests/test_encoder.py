@@ -13,7 +13,7 @@ import pytest
 
 from edgecolbert import Encoder, Index, InputError, ModelManifest, TokenEncoder
 from edgecolbert.builtin import builtin_models
-from edgecolbert.errors import InputTypeError, StoreMismatchError
+from edgecolbert.errors import StoreMismatchError
 from edgecolbert.goldens import check_goldens
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -174,7 +174,9 @@ def test_an_index_is_pinned_to_whether_prompts_are_used(path: Path) -> None:
 
 def test_an_index_without_a_model_gets_the_starter_and_finds_by_meaning(path: Path) -> None:
     with Index.open(path) as index:
-        index.add(["The kettle is in the left cupboard.", "Bins go out on Tuesday.", "The router's password is on its back."])
+        index.add(
+            ["The kettle is in the left cupboard.", "Bins go out on Tuesday.", "The router's password is on its back."]
+        )
         assert index.search("which password does the router have?", k=1)[0].text.startswith("The router")
         assert index.stats().model == "starter"
     with Index.open(path, read_only=True) as index:

@@ -86,7 +86,9 @@ def test_buckets_and_signs_are_spread_evenly() -> None:
 # MUVERA, against a port of graph-mining/sketching/point_cloud/fixed_dimensional_encoding.cc as plain loops.
 
 
-def _reference_fde(tokens: FloatArray, dim: int, settings: MuveraSettings, *, document: bool) -> npt.NDArray[np.float64]:
+def _reference_fde(
+    tokens: FloatArray, dim: int, settings: MuveraSettings, *, document: bool
+) -> npt.NDArray[np.float64]:
     n_partitions = 2**settings.num_simhash_projections
     width = settings.projection_dimension or dim
     result: list[float] = []
@@ -198,7 +200,9 @@ def test_query_encodings_add_up_and_ignore_the_order_of_tokens(seed: int, n_toke
     shuffled = np.random.default_rng(seed).permutation(tokens)
     for encoding in _ENCODINGS:
         whole = encoding.query_fde(tokens)
-        np.testing.assert_allclose(whole, encoding.query_fde(tokens[:cut]) + encoding.query_fde(tokens[cut:]), atol=1e-4)
+        np.testing.assert_allclose(
+            whole, encoding.query_fde(tokens[:cut]) + encoding.query_fde(tokens[cut:]), atol=1e-4
+        )
         np.testing.assert_allclose(whole, encoding.query_fde(shuffled), atol=1e-4)
 
 
@@ -276,7 +280,9 @@ def test_settings_survive_json() -> None:
 
 
 def test_settings_of_other_random_matrices_are_refused() -> None:
-    with pytest.raises(InputError, match="FDE settings are of 'edgecolbert-random-0', this version .* has 'edgecolbert-r"):
+    with pytest.raises(
+        InputError, match=r"FDE settings are of 'edgecolbert-random-0', this version .* has 'edgecolbert-r"
+    ):
         FdeSettings.from_json(FdeSettings().to_json().replace("random-1", "random-0"))
     with pytest.raises(InputError, match="FDE kind is 'cell', expected 'cells' or 'muvera'"):
         FdeSettings(kind="cell")

@@ -12,7 +12,13 @@ import pytest
 
 from edgecolbert import Encoder, Index, ModelManifest
 from edgecolbert.builtin import builtin_models, resolve_model_folder
-from edgecolbert.errors import InputTypeError, ModelFormatError, ModelIntegrityError, ModelNotFoundError, StoreMismatchError
+from edgecolbert.errors import (
+    InputTypeError,
+    ModelFormatError,
+    ModelIntegrityError,
+    ModelNotFoundError,
+    StoreMismatchError,
+)
 from edgecolbert.manifest import EncodingSettings
 
 TINY = Path(__file__).parent / "fixtures" / "tiny-model"
@@ -65,7 +71,10 @@ def test_every_file_of_a_model_folder_is_as_the_manifest_says() -> None:
         ('{"format": "onnx"}', "is not a model manifest: format is 'onnx', expected 'edgecolbert-model'"),
         ('{"format": ["edgecolbert-model"]}', "is not a model manifest: format is"),
         ('{"format": "edgecolbert-model"}', "has format_version None; this version of edgecolbert reads 1. Upgrade"),
-        ('{"format": "edgecolbert-model", "format_version": 2}', "has format_version 2; this version .* reads 1. Upgrade"),
+        (
+            '{"format": "edgecolbert-model", "format_version": 2}',
+            "has format_version 2; this version .* reads 1. Upgrade",
+        ),
         ('{"format": "edgecolbert-model", "format_version": "1"}', "has format_version '1'"),
         ('{"format": "edgecolbert-model", "format_version": 1}', "encoding is NoneType, expected an object"),
     ],
@@ -143,7 +152,9 @@ def test_attending_to_expansion_needs_expansion() -> None:
 
 def test_a_folder_without_a_model_says_how_to_make_one(tmp_path: Path) -> None:
     for load in (ModelManifest.read, Encoder.load):
-        with pytest.raises(ModelNotFoundError, match=r"is not a model folder: it has no manifest\.json\. Export a check"):
+        with pytest.raises(
+            ModelNotFoundError, match=r"is not a model folder: it has no manifest\.json\. Export a check"
+        ):
             load(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(ModelNotFoundError, match="is not a model folder"):
@@ -151,7 +162,9 @@ def test_a_folder_without_a_model_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_built_in_ones() -> None:
-    with pytest.raises(ModelNotFoundError, match=r"No model 'nobody': it is neither a built-in name \(.*starter.*\) nor a"):
+    with pytest.raises(
+        ModelNotFoundError, match=r"No model 'nobody': it is neither a built-in name \(.*starter.*\) nor a"
+    ):
         Encoder.load("nobody")
     with pytest.raises(FileNotFoundError):
         Encoder.load("nobody")
@@ -211,7 +224,9 @@ def test_files_with_right_hashes_and_wrong_contents_are_errors_of_ours(folder: P
 
 def test_a_manifest_that_disagrees_with_the_tokenizer_or_the_graph_is_refused(folder: Path) -> None:
     _edit(folder, _set("encoding", "query_prefix_id", value=9))
-    with pytest.raises(ModelFormatError, match=r"tokenizer\.json gives the prefix '\[Q\] ' the id 256, the manifest says 9"):
+    with pytest.raises(
+        ModelFormatError, match=r"tokenizer\.json gives the prefix '\[Q\] ' the id 256, the manifest says 9"
+    ):
         Encoder.load(folder)
     _edit(folder, _set("encoding", "query_prefix_id", value=256))
     _edit(folder, _set("encoding", "dim", value=15))
@@ -235,7 +250,7 @@ def test_an_index_notices_that_the_model_in_its_folder_has_changed(folder: Path,
     with Index.open(path, model=folder) as index:
         index.add(["red kettle"])
     _edit(folder, _set("encoding", "document_length", value=39))
-    with pytest.raises(StoreMismatchError, match="made with the model .tiny. .* edgecolbert reencode --db"):
+    with pytest.raises(StoreMismatchError, match=r"made with the model .tiny. .* edgecolbert reencode --db"):
         Index.open(path)
 
 

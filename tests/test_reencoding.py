@@ -35,7 +35,7 @@ def test_reencoding_switches_every_document_to_the_new_model(path: Path) -> None
         assert index.search("word77", k=1)[0].metadata == {"n": 77}
         assert index.search("word77", k=1, n_candidates=10)[0].id == "d077"
         assert index.verify().problems == ()
-    with pytest.raises(StoreMismatchError, match="'new'.*'old'"):
+    with pytest.raises(StoreMismatchError, match=r"'new'.*'old'"):
         Index.open(path, model=WordEncoder("old"))
     assert [_rows(path, table) for table in ("encodings", "first_stages", "passages", "codes")] == [1, 1, 150, 150]
 
@@ -83,7 +83,7 @@ def test_adding_a_known_text_with_an_old_handle_is_refused_too(path: Path) -> No
 def test_a_cancelled_run_changes_nothing_and_the_next_one_continues(path: Path) -> None:
     _fill(path)
     first = WordEncoder("new")
-    with pytest.raises(CancelledError, match="cancelled after 64 of 150 texts. The old vectors go on serving"):
+    with pytest.raises(CancelledError, match=r"cancelled after 64 of 150 texts. The old vectors go on serving"):
         reencode(path, model=first, progress=lambda done, total: done < 64)
     with Index.open(path, model=WordEncoder("old")) as index:
         assert index.search("word9", k=1, n_candidates=10)[0].id == "d009"

@@ -143,7 +143,8 @@ def test_what_is_not_finite_cannot_be_stored(wrong: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(0, 4, 3), (1, 1, 1), (5, 0, 3), (5, 4, 0), (2_731, 96, 1), (9_000, 96, 33), (3, 600, 900), (100, 24, 128)]
+    "shape",
+    [(0, 4, 3), (1, 1, 1), (5, 0, 3), (5, 4, 0), (2_731, 96, 1), (9_000, 96, 33), (3, 600, 900), (100, 24, 128)],
 )
 def test_product_equals_the_matrix_product(shape: tuple[int, int, int]) -> None:
     rows, inner, columns = shape

@@ -114,9 +114,7 @@ def test_a_search_in_an_empty_index_finds_nothing(path: Path, encoder: WordEncod
 
 
 @pytest.mark.parametrize("options", [{}, {"exact": True}, {"n_candidates": 5}])
-def test_equal_scores_come_in_the_order_of_their_ids(
-    path: Path, encoder: WordEncoder, options: dict[str, Any]
-) -> None:
+def test_equal_scores_come_in_the_order_of_their_ids(path: Path, encoder: WordEncoder, options: dict[str, Any]) -> None:
     with Index.open(path, model=encoder) as index:
         index.add([{"id": name, "text": "red kettle"} for name in ("b", "é", "a", "B", "c", "10", "9")])
         hits = index.search("kettle", k=4, **options)
@@ -214,7 +212,7 @@ FILTERS: list[tuple[Any, Any, bool]] = [
     ("É", "é", False),
     ("e\u0301", "\u00e9", False),
     ("漢字 \U0001f600", "漢字 \U0001f600", True),
-    ("it's \"quoted\" \\ and\nmore\ttabs", "it's \"quoted\" \\ and\nmore\ttabs", True),
+    ('it\'s "quoted" \\ and\nmore\ttabs', 'it\'s "quoted" \\ and\nmore\ttabs', True),
     ("' OR 1=1 --", "' OR 1=1 --", True),
     ("x", "' OR 1=1 --", False),
     (0.1 + 0.2, 0.1 + 0.2, True),
@@ -280,12 +278,15 @@ _VALUES = st.one_of(
 def _equal(stored: object, wanted: object) -> bool:
     if isinstance(stored, bool) or isinstance(wanted, bool) or stored is None or wanted is None:
         return stored is wanted
-    return type(stored) in (int, float) and type(wanted) in (int, float) and stored == wanted or (
+    return (type(stored) in (int, float) and type(wanted) in (int, float) and stored == wanted) or (
         isinstance(stored, str) and isinstance(wanted, str) and stored == wanted
     )  # fmt: skip
 
 
-@given(stored=st.lists(st.dictionaries(st.sampled_from(["a", "b", "a\0"]), _VALUES), min_size=1, max_size=8), data=st.data())
+@given(
+    stored=st.lists(st.dictionaries(st.sampled_from(["a", "b", "a\0"]), _VALUES), min_size=1, max_size=8),
+    data=st.data(),
+)
 def test_a_filter_selects_what_plain_comparison_selects(stored: list[dict[str, Any]], data: st.DataObject) -> None:
     pool = [value for entry in stored for value in entry.values()] or [1]
     names, values = st.sampled_from(["a", "b", "a\0"]), st.one_of(st.sampled_from(pool), _VALUES)
@@ -358,9 +359,8 @@ def test_several_threads_search_while_another_adds_and_deletes(path: Path, encod
                     if sum(name.startswith("stay") for name in names) != 20:
                         failures.append(f"a document that stays was missing: {names}")
                     groups = {name.split("-")[0] for name in names if name.startswith("group")}
-                    for group in groups:
-                        if sum(name.startswith(f"{group}-") for name in names) != 10:
-                            failures.append(f"a part of one call was seen: {names}")
+                    parts = [group for group in groups if sum(name.startswith(f"{group}-") for name in names) != 10]
+                    failures.extend(f"a part of {group} was seen: {names}" for group in parts)
 
         threads = [threading.Thread(target=search) for _ in range(3)]
         for thread in threads:
@@ -454,3 +454,15 @@ def test_a_float64_encoder_is_as_good(path: Path) -> None:
         index.add(["red kettle", "blue cup"])
         assert index.search("kettle", k=1)[0].text == "red kettle"
         assert index.stats().dim == DIM
+
+
+def test_a_document_with_very_many_passages_is_scored_by_all_of_them(path: Path) -> None:
+    text = " ".join(f"filler{n} text." for n in range(700)) + " the needle."
+    with Index.open(path, model=SplittingEncoder(room=3)) as index:
+        index.add([{"id": "long", "text": text}, {"id": "short", "text": "a pin"}])
+        assert index.stats().passages > 512
+        for options in ({"exact": True}, {"n_candidates": 2}):
+            hit = index.search("needle", k=1, **options)  # type: ignore[arg-type]
+            assert hit[0].id == "long"
+            assert "needle" in hit[0].passage.text
+        assert index.verify().problems == ()

@@ -166,7 +166,9 @@ def test_a_passage_of_the_room_is_not_cut() -> None:
     for settings in (SETTINGS, replace(SETTINGS, prompts={"document": "say: "})):
         tokenizer = _tokenizer(settings)
         words = LONG.split()
-        n_words = next(n for n in range(1, 100) if tokenizer.count([" ".join(words[: n + 1])])[0] > tokenizer.document_room)
+        n_words = next(
+            n for n in range(1, 100) if tokenizer.count([" ".join(words[: n + 1])])[0] > tokenizer.document_room
+        )
         text = " ".join(words[:n_words])
         ids = tokenizer.document(text).ids.tolist()
         assert len(ids) <= SETTINGS.document_length
@@ -184,7 +186,9 @@ def test_what_is_no_text_is_named() -> None:
     for use in (_tokenizer().query, _tokenizer().document):
         with pytest.raises(InputTypeError, match="text is bytes, expected a string"):
             use(b"red")  # type: ignore[arg-type]
-        with pytest.raises(InputError, match=r"text has a lone surrogate \(\\ud800\) at character 1, which is not valid"):
+        with pytest.raises(
+            InputError, match=r"text has a lone surrogate \(\\ud800\) at character 1, which is not valid"
+        ):
             use("a\ud800")
     assert check_text("\U0001f600") == "\U0001f600"
 

@@ -1,4 +1,4 @@
-"""A small real encoder for tests of the index: every word has a fixed pseudo-random direction, whatever is around it."""
+"""A small real encoder for tests: every word has a fixed pseudo-random direction, whatever is beside it."""
 
 from __future__ import annotations
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgecolbert.errors import EdgeColbertError
 
 if TYPE_CHECKING:
     from edgecolbert.manifest import ModelManifest
 
-PROFILE_NAMES = ("int8", "int8-fast", "fp16", "fp32")
+PROFILE_NAMES = ("int8", "int8-fast", "int8-dynamic", "fp16", "fp32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change a setting of the checkpoint, such as 2_Dense.use_residual=true; may be repeated",
     )
     parser.add_argument("--probe", metavar="TEXTS", type=Path, help="texts to fit the first stage to (.txt or .jsonl)")
+    parser.add_argument(
+        "--head", default="", help="make a late-interaction model of a sentence encoder, such as pca:96"
+    )
+    parser.add_argument("--revision", default="", help="commit of the hub repository (default: the recipe's, or main)")
+    parser.add_argument("--ab", metavar="DATASET", type=Path, help="compare --set with the checkpoint on a BEIR folder")
     parser.add_argument("--no-verify", action="store_true", help="do not compare with PyLate; the certificate says so")
     parser.add_argument("--force", action="store_true", help="replace an earlier model folder")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -53,31 +59,49 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from dataclasses import replace
 
+    from edgecolbert_export.comparison import compare_settings
+    from edgecolbert_export.hub import fetch
     from edgecolbert_export.overrides import parse_override
     from edgecolbert_export.pipeline import ExportOptions, export_model
     from edgecolbert_export.recipe import Recipe, find_recipe_for, read_recipe
 
-    source = arguments.checkpoint
-    checkpoint = Path(source)
-    recipe = read_recipe(arguments.recipe) if arguments.recipe else find_recipe_for(source)
-    recipe = recipe or Recipe(name=checkpoint.resolve().name, source="local")
+    recipe = read_recipe(arguments.recipe) if arguments.recipe else find_recipe_for(arguments.checkpoint)
+    recipe = recipe or Recipe(name=Path(arguments.checkpoint).name or "model", source="local")
     if arguments.name:
         recipe = replace(recipe, name=arguments.name)
-    manifest = export_model(
-        ExportOptions(
-            checkpoint=checkpoint,
-            out=Path(arguments.out or recipe.name),
-            recipe=recipe,
-            profile=arguments.profile,
-            overrides=dict(parse_override(text) for text in arguments.overrides),
-            probe=arguments.probe,
-            verify=not arguments.no_verify,
-            force=arguments.force,
-        ),
-        progress=lambda step: print(f"{step} ...", file=sys.stderr, flush=True),
+    source = fetch(arguments.checkpoint, arguments.revision or recipe.revision)
+    options = ExportOptions(
+        checkpoint=source.folder,
+        out=Path(arguments.out or recipe.name),
+        recipe=recipe,
+        revision=source.revision,
+        profile=arguments.profile,
+        overrides=dict(parse_override(text) for text in arguments.overrides),
+        head=arguments.head,
+        probe=arguments.probe,
+        verify=not arguments.no_verify,
+        force=arguments.force,
     )
+    if arguments.ab is not None:
+        result = compare_settings(options, arguments.ab, _tell)
+        print(json.dumps(result, indent=2) if arguments.json else _comparison_table(result))
+        return 0
+    manifest = export_model(options, _tell)
     print(manifest.to_json() if arguments.json else summary(manifest), end="" if arguments.json else "\n")
     return 0
+
+
+def _tell(step: str) -> None:
+    print(f"{step} ...", file=sys.stderr, flush=True)
+
+
+def _comparison_table(result: dict[str, Any]) -> str:
+    lines = [f"{result['dataset']}, full MaxSim"]
+    for name in ("a", "b"):
+        settings = ", ".join(f"{key}={value}" for key, value in result[name]["overrides"].items()) or "as it is"
+        scores = result[name]["scores"]
+        lines.append(f"{name}  nDCG@10 {scores['ndcg@10']:.4f}  recall@100 {scores['recall@100']:.4f}  {settings}")
+    return "\n".join(lines)
 
 
 def summary(manifest: ModelManifest) -> str:

@@ -89,10 +89,20 @@ class GraphEditor:
         self._graph = graph
         self._stored = {initializer.name: initializer for initializer in graph.initializer}
         self._replacements: dict[int, list[onnx.NodeProto]] = {}
+        self._first: list[onnx.NodeProto] = []
+
+    def put_first(self, *nodes: onnx.NodeProto) -> None:
+        """Add nodes that read only the graph's inputs and constants.
+
+        Args:
+            *nodes: The nodes.
+        """
+        self._first += nodes
 
     def array(self, name: str) -> npt.NDArray[Any]:
         """Value of a stored constant."""
-        return numpy_helper.to_array(self._stored[name])
+        value: npt.NDArray[Any] = numpy_helper.to_array(self._stored[name])
+        return value
 
     def constant(self, name: str, value: Any) -> str:
         """Store a constant.
@@ -109,6 +119,10 @@ class GraphEditor:
             self._graph.initializer.append(self._stored[name])
         return name
 
+    def is_new(self, name: str) -> bool:
+        """Whether no node of `put_first` computes this value yet."""
+        return all(name not in node.output for node in self._first)
+
     def replace(self, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
         """Put nodes in the place of one.
 
@@ -120,7 +134,8 @@ class GraphEditor:
 
     def finish(self) -> None:
         """Carry out the replacements and drop the constants that nothing reads any more."""
-        nodes = [new for node in self._graph.node for new in self._replacements.get(id(node), [node])]
+        replaced = [new for node in self._graph.node for new in self._replacements.get(id(node), [node])]
+        nodes = self._first + replaced
         for number, node in enumerate(nodes):
             node.name = f"{node.op_type}_{number}"
         read = {name for node in nodes for name in node.input} | {output.name for output in self._graph.output}

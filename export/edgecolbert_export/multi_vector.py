@@ -1,4 +1,4 @@
-"""The layout that sentence-transformers 6 saves (`MultiVectorEncoder`), whose settings lie in other files than PyLate's.
+"""The layout that sentence-transformers 6 saves (`MultiVectorEncoder`): its settings lie in other files than PyLate's.
 
 Source: sentence_transformers 6.2.0, `multi_vector_encoder/model.py`, `modules/multi_vector_mask.py` and
 `base/modules/transformer.py`.

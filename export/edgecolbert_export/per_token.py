@@ -1,5 +1,4 @@
-"""int8 linear layers with one activation scale for each token, smoothed: the speed of plain dynamic quantisation, and
-nearly the fidelity of blockwise.
+"""int8 linear layers with smoothed activations and one scale for each token: fast as dynamic, faithful as blockwise.
 
 What plain dynamic quantisation loses, it loses to its single activation scale for a whole text: one token with a large
 value coarsens all others. Here every token has a scale of its own; onnxruntime's QuantizeLinear along the token axis
@@ -53,12 +52,13 @@ def quantize_per_token(model: onnx.ModelProto, ranges: dict[str, ActivationRange
     """Replace every linear layer by an int8 one with a scale for each token, in place.
 
     Args:
-        model: A float32 graph.
+        model: A float32 graph whose linear layers all read [batch, length, in_features].
         ranges: What flows into each linear layer (`linear_layers.observe`).
     """
     if all(entry.domain != _DOMAIN for entry in model.opset_import):
         model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     editor = GraphEditor(model.graph)
+    _count_tokens(editor)
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in linear_nodes(model.graph):
         readers.setdefault(node.input[0], []).append(node)
@@ -67,9 +67,33 @@ def quantize_per_token(model: onnx.ModelProto, ranges: dict[str, ActivationRange
         # Query, key and value read the same tensor, so it is quantised once, with one smoothing for the three.
         quantized = _quantize_input(editor, name, matrices, ranges[name])
         for number, (node, matrix) in enumerate(zip(nodes, matrices, strict=True)):
-            layer = _quantized_layer(editor, node, matrix, quantized, name)
+            layer = _quantized_layer(editor, node, matrix, quantized)
             editor.replace(node, quantized.nodes + layer if number == 0 else layer)
     editor.finish()
+
+
+def _count_tokens(editor: GraphEditor) -> None:
+    """Shapes and zero points that all layers share: every one of them sees the same batch and length."""
+    along = editor.constant("per_token.first_axis", np.array([0], dtype=np.int64))
+    editor.put_first(
+        helper.make_node("Shape", ["input_ids"], ["per_token.outer"]),
+        helper.make_node("ReduceProd", ["per_token.outer", along], ["per_token.count"], keepdims=1),
+    )
+    for zero in (0, 128):
+        filling = numpy_helper.from_array(np.array([zero], dtype=np.uint8))
+        editor.put_first(
+            helper.make_node("ConstantOfShape", ["per_token.count"], [f"per_token.zeros_{zero}"], value=filling)
+        )
+        editor.constant(f"per_token.zero_{zero}", np.uint8(zero))
+
+
+def _shape_of(editor: GraphEditor, width: int) -> str:
+    """Name of the shape [batch, length, width]."""
+    name = f"per_token.shape_{width}"
+    if editor.is_new(name):
+        last = editor.constant(f"per_token.width_{width}", np.array([width], dtype=np.int64))
+        editor.put_first(helper.make_node("Concat", ["per_token.outer", last], [name], axis=0))
+    return name
 
 
 def smoothing(largest: FloatArray, matrices: list[FloatArray]) -> FloatArray:
@@ -106,26 +130,25 @@ def _quantize_input(editor: GraphEditor, name: str, matrices: list[FloatArray], 
     else:
         magnitude, n_steps, zero_point = f"{name}.flat", 255, 0
     steps = editor.constant(f"per_token.one_{n_steps}th", np.float32(1 / n_steps))
-    zero = editor.constant(f"per_token.zero_{zero_point}", np.uint8(zero_point))
     along = editor.constant("per_token.axis", np.array([1], dtype=np.int64))
     least = editor.constant("per_token.least", np.float32(1e-20))  # a row of zeros would divide by zero
-    filling = numpy_helper.from_array(np.array([zero_point], dtype=np.uint8))
     nodes += [
         helper.make_node("ReduceMax", [magnitude, along], [f"{name}.max"], keepdims=1),
         helper.make_node("Mul", [f"{name}.max", steps], [f"{name}.step"]),
-        helper.make_node("Max", [f"{name}.step", least], [f"{name}.scales"]),
+        helper.make_node("Add", [f"{name}.step", least], [f"{name}.scales"]),
         helper.make_node("Squeeze", [f"{name}.scales", along], [f"{name}.scale"]),
-        helper.make_node("Shape", [f"{name}.scale"], [f"{name}.count"]),
-        helper.make_node("ConstantOfShape", [f"{name}.count"], [f"{name}.zeros"], value=filling),
         helper.make_node(
-            "QuantizeLinear", [f"{name}.flat", f"{name}.scale", f"{name}.zeros"], [f"{name}.int8"], axis=0
+            "QuantizeLinear",
+            [f"{name}.flat", f"{name}.scale", f"per_token.zeros_{zero_point}"],
+            [f"{name}.int8"],
+            axis=0,
         ),
     ]
-    return _Input(f"{name}.int8", f"{name}.scales", zero, factors, shift, nodes)
+    return _Input(f"{name}.int8", f"{name}.scales", f"per_token.zero_{zero_point}", factors, shift, nodes)
 
 
 def _quantized_layer(
-    editor: GraphEditor, node: onnx.NodeProto, matrix: FloatArray, quantized: _Input, name: str
+    editor: GraphEditor, node: onnx.NodeProto, matrix: FloatArray, quantized: _Input
 ) -> list[onnx.NodeProto]:
     out = node.output[0]
     weights, scales = quantize_columns(matrix * quantized.smoothing[:, None])
@@ -146,13 +169,8 @@ def _quantized_layer(
         restore = -(quantized.shift.astype(np.float64) @ (weights * scales.astype(np.float64))).astype(np.float32)
         nodes.append(helper.make_node("Add", [ready, editor.constant(f"{out}.restore", restore)], [f"{out}.restored"]))
         ready = f"{out}.restored"
-    width = editor.constant(f"per_token.width_{matrix.shape[1]}", np.array([matrix.shape[1]], dtype=np.int64))
-    return [
-        *nodes,
-        helper.make_node("Shape", [name], [f"{out}.outer"], start=0, end=-1),
-        helper.make_node("Concat", [f"{out}.outer", width], [f"{out}.shape"], axis=0),
-        helper.make_node("Reshape", [ready, f"{out}.shape"], [out]),
-    ]
+    shape = _shape_of(editor, matrix.shape[1])
+    return [*nodes, helper.make_node("Reshape", [ready, shape], [out])]
 
 
 def quantize_columns(matrix: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:

@@ -20,6 +20,7 @@ from edgecolbert_export.card import model_card
 from edgecolbert_export.checkpoint import Checkpoint, read_checkpoint
 from edgecolbert_export.dense import check_chain
 from edgecolbert_export.first_stage import fit_first_stage
+from edgecolbert_export.head import add_pca_head, parse_head
 from edgecolbert_export.linear_layers import Feeds
 from edgecolbert_export.output_folder import check_output, new_folder
 from edgecolbert_export.overrides import apply_overrides
@@ -53,7 +54,9 @@ class ExportOptions:
         revision: Revision of the hub repository that the folder was fetched from, or "".
         profile: Quantisation profile; "" for the recipe's, or else the default.
         overrides: Settings to change, over those of the recipe.
-        probe: Texts for the first stage and the speed; None for the small corpus of this package.
+        head: Head to put on a plain sentence encoder, such as "pca:96"; "" for the recipe's, which may be none.
+        probe: Texts for the first stage, the head, the ranges of activations and the speed; None for the small corpus
+            of this package.
         verify: Compare with the reference.
         force: Replace an earlier model folder.
     """
@@ -64,6 +67,7 @@ class ExportOptions:
     revision: str = ""
     profile: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
+    head: str = ""
     probe: Path | None = None
     verify: bool = True
     force: bool = False
@@ -87,11 +91,16 @@ def export_model(options: ExportOptions, progress: Progress = silent) -> ModelMa
     recipe = options.recipe
     profile = find_profile(options.profile or recipe.profile or DEFAULT_PROFILE)
     overrides = recipe.overrides | options.overrides
+    head = options.head or recipe.head
     check_output(options.out, force=options.force)
     texts = read_probe_corpus(options.probe)
     with tempfile.TemporaryDirectory(prefix="edgecolbert-export-") as scratch:
         progress("Reading the checkpoint")
-        checkpoint = read_checkpoint(apply_overrides(options.checkpoint, overrides, Path(scratch) / "checkpoint"))
+        source = options.checkpoint
+        if head:
+            progress(f"Fitting the head {head} to the probe texts")
+            source = add_pca_head(source, texts, parse_head(head), Path(scratch) / "headed")
+        checkpoint = read_checkpoint(apply_overrides(source, overrides, Path(scratch) / "checkpoint"))
         with quiet():
             tokenizer = read_tokenizer(checkpoint)
             model = backbone.load_backbone(checkpoint, tokenizer.size)
@@ -113,6 +122,7 @@ def export_model(options: ExportOptions, progress: Progress = silent) -> ModelMa
             export={
                 "profile": profile.describe(),
                 "overrides": overrides,
+                "head": head or None,
                 "dense": [layer.describe() for layer in checkpoint.dense],
                 "layout": checkpoint.layout,
                 "notes": [*checkpoint.notes, *tokenizer.notes],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
 from edgecolbert.errors import InputError
@@ -70,10 +73,18 @@ PROFILES = {
         ),
         Profile(
             "int8-fast",
-            "8-bit weights with a scale for each output channel, smoothed int8 activations with a scale for each token, "
-            "int8 embedding rows",
+            "8-bit weights with a scale for each output channel, smoothed int8 activations with a scale for each "
+            "token, int8 embedding rows",
             Tolerances(cosine_mean=0.998, cosine_p1=0.99, ranking_agreement=0.95),
             batch_independent=True,
+        ),
+        # Faster than int8-fast for narrow models (hidden 128), and as faithful where activations have no outliers.
+        Profile(
+            "int8-dynamic",
+            "8-bit weights with a scale for each output channel, int8 activations with one scale for a text, int8 "
+            "embedding rows",
+            Tolerances(cosine_mean=0.998, cosine_p1=0.99, ranking_agreement=0.95),
+            batch_independent=False,
         ),
     )
 }
@@ -116,12 +127,12 @@ def quantize(model: onnx.ModelProto, profile: Profile, feeds: Iterable[Feeds]) -
     if profile.name == "fp16":
         store_in_half_precision(quantized)
         return quantized
-    ranges = {} if profile.block_size else observe(quantized, feeds)
+    if profile.name == "int8-fast":
+        quantize_per_token(quantized, observe(quantized, feeds))
     quantize_embedding_tables(quantized)
     if profile.block_size:
         return _quantize_blockwise(quantized, profile.block_size)
-    quantize_per_token(quantized, ranges)
-    return quantized
+    return _quantize_dynamic(quantized) if profile.name == "int8-dynamic" else quantized
 
 
 def _quantize_blockwise(model: onnx.ModelProto, block_size: int) -> onnx.ModelProto:
@@ -137,3 +148,17 @@ def _quantize_blockwise(model: onnx.ModelProto, block_size: int) -> onnx.ModelPr
         quantizer.process()
     quantized: onnx.ModelProto = quantizer.model.model
     return quantized
+
+
+def _quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        quantize_dynamic(
+            model,
+            path,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["MatMul"],
+            extra_options={"MatMulConstBOnly": True},
+        )
+        return onnx.load(path)

@@ -99,7 +99,7 @@ def test_backbone_in_a_subfolder(tmp_path):
         {"query_length": 3, "document_length": 4},
         {"query_length": 512, "document_length": 512, "do_query_expansion": False},
     ],
-    ids=lambda settings: "-".join(settings),
+    ids="-".join,
 )
 def test_settings_of_modernbert(tmp_path, settings):
     assert_exact(tiny_modernbert_checkpoint(tmp_path / "checkpoint", [dense(32, 16)], **settings), tmp_path)
@@ -114,7 +114,7 @@ def test_settings_of_modernbert(tmp_path, settings):
         {"query_length": 64, "document_length": 64},
         {"do_lower_case": True},
     ],
-    ids=lambda settings: "-".join(settings),
+    ids="-".join,
 )
 def test_settings_of_bert(tmp_path, settings):
     assert_exact(tiny_bert_checkpoint(tmp_path / "checkpoint", **settings), tmp_path)

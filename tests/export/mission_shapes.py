@@ -1,0 +1,210 @@
+"""Checkpoints of the true shape and settings of the published models, with random weights.
+
+Sizes are from public pages; what no page states (the widths inside a chain of Dense layers, activations) is assumed and
+marked. Vocabularies are filled up to the true number of entries, so that files have the true size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_checkpoints import (
+    PREFIXES,
+    bert,
+    byte_tokenizer,
+    change_json,
+    dense,
+    modernbert,
+    wordpiece_tokenizer,
+    write_json,
+    write_pylate,
+)
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+GELU = "torch.nn.modules.activation.GELU"
+_BERT_WORDS, _MODERNBERT_WORDS = 30_522, 50_368
+
+
+def filled(tokenizer: PreTrainedTokenizerFast, size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer whose vocabulary has `size` entries before the prefixes, most of which no text uses."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = content["model"]["vocab"]
+    content["added_tokens"] = [entry for entry in content["added_tokens"] if entry["content"] not in PREFIXES]
+    for number in range(len(vocabulary), size):
+        vocabulary[f"[filler{number}]"] = number
+    finished = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(content)),
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=tokenizer.model_input_names,
+    )
+    finished.add_tokens(PREFIXES)
+    return finished
+
+
+def _modernbert(
+    folder: Path, hidden: int, layers: int, heads: int, intermediate: int, head: list[dict[str, object]], **settings: object
+) -> Path:
+    tokenizer = filled(byte_tokenizer(), _MODERNBERT_WORDS)
+    model = modernbert(
+        tokenizer,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=intermediate,
+        max_position_embeddings=8192,
+        local_attention=128,
+        initializer_range=0.02,
+    )
+    return write_pylate(folder, model, tokenizer, head, **settings)
+
+
+def mxbai_edge_17m(folder: Path) -> Path:
+    """Widths inside the head are assumed."""
+    head = [
+        dense(256, 512, use_residual=True),
+        dense(512, 512, activation_function=GELU),
+        dense(512, 48),
+    ]
+    return _modernbert(
+        folder, 256, 7, 4, 384, head, do_lower_case=True, query_length=48, document_length=512, do_query_expansion=False
+    )
+
+
+def mxbai_edge_32m(folder: Path) -> Path:
+    """Widths inside the head are those of its successor; the activation is assumed."""
+    head = [dense(384, 768, use_residual=True), dense(768, 768, activation_function=GELU), dense(768, 64)]
+    return _modernbert(
+        folder, 384, 10, 6, 576, head, do_lower_case=True, query_length=48, document_length=512, do_query_expansion=False
+    )
+
+
+def reason_mxbai_32m(folder: Path) -> Path:
+    """The residual of the second layer is off, as published."""
+    head = [dense(384, 768, use_residual=True), dense(768, 768, activation_function=GELU), dense(768, 128)]
+    return _modernbert(
+        folder, 384, 10, 6, 576, head, do_lower_case=True, query_length=256, document_length=2048, do_query_expansion=False
+    )
+
+
+def colbert_muvera_micro(folder: Path) -> Path:
+    """BERT 2 x 128 with expansion."""
+    tokenizer = filled(wordpiece_tokenizer(), _BERT_WORDS)
+    model = bert(
+        tokenizer,
+        hidden_size=128,
+        num_attention_heads=2,
+        intermediate_size=512,
+        max_position_embeddings=512,
+        initializer_range=0.05,
+    )
+    return write_pylate(folder, model, tokenizer, [dense(128, 128)], query_length=32, document_length=300)
+
+
+def colbert_zero(folder: Path) -> Path:
+    """ModernBERT-base with prompts."""
+    prompts = {"query": "search_query: ", "document": "search_document: "}
+    return _modernbert(
+        folder, 768, 22, 12, 1152, [dense(768, 128)], prompts=prompts, query_length=39, document_length=519
+    )
+
+
+def gte_moderncolbert(folder: Path) -> Path:
+    """ModernBERT-base without expansion, as its recipe says."""
+    return _modernbert(
+        folder, 768, 22, 12, 1152, [dense(768, 128)], query_length=32, document_length=300, do_query_expansion=False
+    )
+
+
+def answerai_small(folder: Path) -> Path:
+    """BERT 12 x 384 in a subfolder."""
+    tokenizer = filled(wordpiece_tokenizer(), _BERT_WORDS)
+    model = bert(
+        tokenizer,
+        hidden_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=1536,
+        max_position_embeddings=512,
+        initializer_range=0.03,
+    )
+    checkpoint = write_pylate(
+        folder, model, tokenizer, [dense(384, 96)], subfolder="0_Transformer", query_length=32, document_length=512
+    )
+    change_json(checkpoint / "0_Transformer" / "sentence_bert_config.json", model_args={"add_pooling_layer": False})
+    return checkpoint
+
+
+def write_stanford(
+    folder: Path, model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, dim: int, **metadata: object
+) -> Path:
+    """Write a checkpoint as Stanford's ColBERT does."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    weights = {f"bert.{name}": weight for name, weight in load_file(folder / "model.safetensors").items()}
+    hidden = model.config.hidden_size
+    weights["linear.weight"] = torch.randn(dim, hidden, generator=torch.Generator().manual_seed(3)) / hidden**0.5
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    change_json(folder / "config.json", architectures=["HF_ColBERT"])
+    write_json(folder / "artifact.metadata", metadata)
+    return folder
+
+
+def colbertv2(folder: Path) -> Path:
+    """BERT-base in Stanford's layout; `[unused0]` and `[unused1]` are words of its vocabulary."""
+    tokenizer = filled(wordpiece_tokenizer(), _BERT_WORDS)
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = content["model"]["vocab"]
+    for number, word in enumerate(("[unused0]", "[unused1]")):
+        vocabulary[word] = vocabulary.pop(f"[filler{_BERT_WORDS - 2 + number}]")
+    content["added_tokens"] = [entry for entry in content["added_tokens"] if entry["content"] not in PREFIXES]
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(content)),
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=512,
+        model_input_names=tokenizer.model_input_names,
+    )
+    model = bert(
+        plain,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        max_position_embeddings=512,
+        initializer_range=0.02,
+    )
+    metadata = {
+        "query_token_id": "[unused0]",
+        "doc_token_id": "[unused1]",
+        "query_maxlen": 32,
+        "doc_maxlen": 180,
+        "attend_to_mask_tokens": False,
+    }
+    return write_stanford(folder, model, plain, 128, **metadata)
+
+
+# The recipe, and what makes a checkpoint of its shape.
+SHAPES: dict[str, Callable[[Path], Path]] = {
+    "colbert-muvera-micro": colbert_muvera_micro,
+    "mxbai-edge-colbert-v0-17m": mxbai_edge_17m,
+    "mxbai-edge-colbert-v0-32m": mxbai_edge_32m,
+    "reason-mxbai-colbert-v0-32m": reason_mxbai_32m,
+    "reason-mxbai-colbert-v0.1-32m": reason_mxbai_32m,
+    "answerai-colbert-small-v1": answerai_small,
+    "gte-moderncolbert-v1": gte_moderncolbert,
+    "colbert-zero": colbert_zero,
+    "colbertv2.0": colbertv2,
+}
