@@ -6,16 +6,17 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import index as whole_number
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
 from edgecolbert.candidates import CandidateScan
 from edgecolbert.documents import Document, check_id
 from edgecolbert.encoder import TokenEncoder
-from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, StoreMismatchError
+from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, StoreFormatError, StoreMismatchError
 from edgecolbert.fde import FdeSettings, FirstStage
 from edgecolbert.passages import FloatArray, PassageEncoder
 from edgecolbert.pinning import Model, ModelIdentity, check_pin, check_reference, find_pinned_model
@@ -98,6 +99,11 @@ class Index:
         try:
             with store.snapshot():
                 pinned = store.encoding()
+            if pinned is None and read_only:
+                raise StoreFormatError(
+                    f"{store.path} is a database that was begun and never finished: it is pinned to no model, and "
+                    "nothing was added. Open it once without read_only, and index something into it."
+                )
             if pinned is None:
                 # A new file: only now is the starter model needed.
                 identity = identity or ModelIdentity.of(None)
@@ -288,9 +294,9 @@ class Index:
             raise InputTypeError(f"queries is {type(queries).__name__}, expected a list of strings.")
         for position, query in enumerate(queries):
             check_text(query, f"queries[{position}]")
-        _check_count("k", k)
+        k = _check_count("k", k)
         if n_candidates is not None:
-            _check_count("n_candidates", n_candidates)
+            n_candidates = _check_count("n_candidates", n_candidates)
             if exact:
                 raise InputError("exact=True scores every document; leave n_candidates out, or exact.")
         vectors = self.encode_queries(queries)
@@ -494,8 +500,10 @@ def _check_settings(pinned: PinnedEncoding, path: str, split_documents: bool | N
             )
 
 
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+def _check_count(name: str, value: object) -> int:
+    # SupportsIndex, so that numpy's whole numbers are as good as Python's.
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise InputTypeError(f"{name} is {value!r}, expected a whole number.")
-    if value < 1:
+    if whole_number(value) < 1:
         raise InputError(f"{name} is {value}, expected at least 1.")
+    return whole_number(value)

@@ -25,6 +25,7 @@ _STEP_CHARACTERS = 500_000
 # passages. Cells of the index's own raise recall by one to three hundredths over the model's (docs/first-stage.md).
 _REFIT_GROWTH = 4
 _FITTED_ENOUGH = 1_024
+_FIT_TOKENS = 200_000
 # What `fitted_on` says of a first stage that came with the model: it is replaced once by one fitted to the index.
 _SHIPPED = _FITTED_ENOUGH // _REFIT_GROWTH
 
@@ -172,7 +173,7 @@ class Ingest:
                 self._store.add_code(number, content_id, first_stage_id, stage.document_code(passage.tokens.to_float()))
         n_passages = self._store.count_passages(pinned.encoding_id)
         if fitted_on < _FITTED_ENOUGH and n_passages >= _REFIT_GROWTH * fitted_on:
-            self._refit()
+            self._refit(stage.settings)
 
     def _check_pinned(self) -> PinnedEncoding:
         """The encoding as the database has it now; a re-encoding may have replaced it since the call began."""
@@ -190,33 +191,34 @@ class Ingest:
         found = self._store.first_stage(self._pinned.encoding_id)
         if found is not None:
             return found
-        wanted = self._pinned.settings.get("fde")
+        wanted = self._pinned.settings["fde"]
         shipped = None
         if wanted is None and isinstance(self._encoder, Encoder):
             shipped = FirstStage.from_manifest(self._encoder.manifest)
         if shipped is not None:
             number = self._store.replace_first_stage(self._pinned.encoding_id, shipped, _SHIPPED)
             return number, shipped, _SHIPPED
-        passages = [passage for _, _, cuts in encoded for passage in cuts]
-        return self._fit(passages)
-
-    def _fit(self, passages: list[StoredPassage]) -> tuple[int, FirstStage, int]:
-        wanted = self._pinned.settings.get("fde")
         settings = FdeSettings() if wanted is None else FdeSettings.from_json(wanted)
+        return self._fit(settings, [passage for _, _, cuts in encoded for passage in cuts])
+
+    def _fit(self, settings: FdeSettings, passages: list[StoredPassage]) -> tuple[int, FirstStage, int]:
         dim = self._passages.dim or 0
-        tokens = [passage.tokens.to_float() for passage in passages if len(passage.tokens.values)]
+        # Evenly spaced passages: one long document may have more tokens than memory holds as float32.
+        n_tokens = sum(len(passage.tokens.values) for passage in passages)
+        sample = passages[:: max(1, round(n_tokens / _FIT_TOKENS))]
+        tokens = [passage.tokens.to_float() for passage in sample if len(passage.tokens.values)]
         # Without a single token there is nothing to learn; one direction stands in until the next fit.
         stacked = np.concatenate(tokens) if tokens else np.eye(1, dim, dtype=np.float32)
         stage = FirstStage.fit(settings, stacked)
         fitted_on = max(1, len(passages))
         return self._store.replace_first_stage(self._pinned.encoding_id, stage, fitted_on), stage, fitted_on
 
-    def _refit(self) -> None:
+    def _refit(self, settings: FdeSettings) -> None:
         """Fit the first stage to all passages there are by now, and make their codes again from stored tokens."""
         everything: list[StoredPassage] = []
         for batch in self._store.passages(self._pinned.encoding_id, self._store.staged_content_ids()):
             everything += batch
-        number, stage, _ = self._fit(everything)
+        number, stage, _ = self._fit(settings, everything)
         for passage in everything:
             code = stage.document_code(passage.tokens.to_float())
             self._store.add_code(passage.passage_id, passage.content_id, number, code)

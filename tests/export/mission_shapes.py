@@ -52,7 +52,13 @@ def filled(tokenizer: PreTrainedTokenizerFast, size: int) -> PreTrainedTokenizer
 
 
 def _modernbert(
-    folder: Path, hidden: int, layers: int, heads: int, intermediate: int, head: list[dict[str, object]], **settings: object
+    folder: Path,
+    hidden: int,
+    layers: int,
+    heads: int,
+    intermediate: int,
+    head: list[dict[str, object]],
+    **settings: object,
 ) -> Path:
     tokenizer = filled(byte_tokenizer(), _MODERNBERT_WORDS)
     model = modernbert(
@@ -84,7 +90,16 @@ def mxbai_edge_32m(folder: Path) -> Path:
     """Widths inside the head are those of its successor; the activation is assumed."""
     head = [dense(384, 768, use_residual=True), dense(768, 768, activation_function=GELU), dense(768, 64)]
     return _modernbert(
-        folder, 384, 10, 6, 576, head, do_lower_case=True, query_length=48, document_length=512, do_query_expansion=False
+        folder,
+        384,
+        10,
+        6,
+        576,
+        head,
+        do_lower_case=True,
+        query_length=48,
+        document_length=512,
+        do_query_expansion=False,
     )
 
 
@@ -92,7 +107,16 @@ def reason_mxbai_32m(folder: Path) -> Path:
     """The residual of the second layer is off, as published."""
     head = [dense(384, 768, use_residual=True), dense(768, 768, activation_function=GELU), dense(768, 128)]
     return _modernbert(
-        folder, 384, 10, 6, 576, head, do_lower_case=True, query_length=256, document_length=2048, do_query_expansion=False
+        folder,
+        384,
+        10,
+        6,
+        576,
+        head,
+        do_lower_case=True,
+        query_length=256,
+        document_length=2048,
+        do_query_expansion=False,
     )
 
 

@@ -7,12 +7,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("pylate")
 
+from edgecolbert_export.recipe import read_recipe
 from exporting import export
 from mission_shapes import SHAPES
 
 from edgecolbert import Index
 from edgecolbert.goldens import check_goldens
-from edgecolbert_export.recipe import read_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 # Megabytes of the graph, from issue 3: int8 and int8-fast.
