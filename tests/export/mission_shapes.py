@@ -77,9 +77,9 @@ def _modernbert(
 def mxbai_edge_17m(folder: Path) -> Path:
     """Widths inside the head are assumed."""
     head = [
-        dense(256, 512, use_residual=True),
-        dense(512, 512, activation_function=GELU),
-        dense(512, 48),
+        dense(256, 256, use_residual=True),
+        dense(256, 256, activation_function=GELU, use_residual=True),
+        dense(256, 48),
     ]
     return _modernbert(
         folder, 256, 7, 4, 384, head, do_lower_case=True, query_length=48, document_length=512, do_query_expansion=False

@@ -153,7 +153,7 @@ def test_hub_name_is_taken_from_the_cache_at_its_revision(tmp_path):
 
 
 def test_hub_name_that_cannot_be_had_names_the_way_out(tmp_path):
-    with pytest.raises(ModelNotFoundError, match="owner/none.*give its folder"):
+    with pytest.raises(ModelNotFoundError, match=r"owner/none.*give its folder"):
         hub.fetch("owner/none", cache=tmp_path, offline=True)
     with pytest.raises(ModelNotFoundError, match="OWNER/NAME"):
         hub.fetch("no such folder")

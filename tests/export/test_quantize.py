@@ -110,5 +110,5 @@ def test_residual_sums_stay_out_of_the_slow_fusion(graph):
 
 
 def test_unknown_profile_names_the_known_ones():
-    with pytest.raises(InputError, match="int4.*int8-fast"):
+    with pytest.raises(InputError, match=r"int4.*int8-fast"):
         find_profile("int4")
