@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgecolbert.errors import InputError as InputError
     from edgecolbert.errors import MissingExtraError as MissingExtraError
     from edgecolbert.errors import ModelError as ModelError
+    from edgecolbert.errors import ModelWarning as ModelWarning
     from edgecolbert.errors import StoreError as StoreError
     from edgecolbert.fde import FdeSettings as FdeSettings
     from edgecolbert.fde import FirstStage as FirstStage
@@ -54,6 +55,7 @@ _HOMES = {
     "MissingExtraError": "errors",
     "ModelError": "errors",
     "ModelManifest": "manifest",
+    "ModelWarning": "errors",
     "MuveraSettings": "muvera",
     "Passage": "results",
     "Problem": "results",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
-from edgecolbert.errors import InputTypeError, ModelNotFoundError
-from edgecolbert.manifest import MANIFEST_NAME
+from edgecolbert.errors import InputTypeError, ModelNotFoundError, ModelWarning
+from edgecolbert.manifest import MANIFEST_NAME, ModelManifest
 
 DEFAULT_MODEL = "starter"
 
@@ -54,3 +55,25 @@ def resolve_model_folder(name_or_folder: str | Path | None = None) -> Path:
             "nor a folder. Export a checkpoint with `edgecolbert export CHECKPOINT OUT`, and name OUT here."
         )
     return folder
+
+
+def read_model(name_or_folder: str | Path | None = None, *, warn: bool = True) -> ModelManifest:
+    """The manifest of a model, ours or another exporter's.
+
+    Args:
+        name_or_folder: A built-in name, a folder, or None for the starter model.
+        warn: Say with a `ModelWarning` what another exporter's folder leaves out or says wrongly.
+
+    Returns:
+        The manifest.
+    """
+    folder = resolve_model_folder(name_or_folder)
+    if not (folder / MANIFEST_NAME).exists():
+        from edgecolbert.foreign import is_foreign, read_foreign  # few folders need it
+
+        if is_foreign(folder):
+            model = read_foreign(folder)
+            for message in model.warnings if warn else ():
+                warnings.warn(f"{folder}: {message}", ModelWarning, stacklevel=2)
+            return model.manifest
+    return ModelManifest.read(folder)

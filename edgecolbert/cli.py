@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -41,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     parser = _parser(words)
     options = parser.parse_args(words)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.run(options))
     except EdgeColbertError as error:
@@ -57,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "edgecolbert: interrupted. What was stored stays; run the same command again to continue.", file=sys.stderr
         )
         return 130
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning is for people too: one line, without the place in our code."""
+    print(f"edgecolbert: note: {_one_line(str(message))}", file=sys.stderr)
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from edgecolbert.builtin import resolve_model_folder
+from edgecolbert.builtin import read_model
 from edgecolbert.chunking import Span, split_text
 from edgecolbert.errors import InputError, InputTypeError, ModelFormatError
 from edgecolbert.manifest import ModelManifest
@@ -77,7 +77,8 @@ class Encoder:
         """Load a model.
 
         Args:
-            name_or_folder: A built-in name ("starter"), a model folder, or None for the starter model.
+            name_or_folder: A built-in name ("starter"), a model folder, or None for the starter model. Folders that
+                next-plaid's or Answer.AI's exporter wrote are read too, with a `ModelWarning` for what they leave out.
             threads: Threads used for encoding; None for one for each core this process may use.
             use_prompts: Put the checkpoint's own prompts before texts; False leaves them out.
 
@@ -90,8 +91,7 @@ class Encoder:
             ModelIntegrityError: If a file is missing, cut or changed.
             InputError: If `threads` is not a positive whole number.
         """
-        manifest = ModelManifest.read(resolve_model_folder(name_or_folder))
-        return cls(manifest, threads=threads, use_prompts=use_prompts)
+        return cls(read_model(name_or_folder), threads=threads, use_prompts=use_prompts)
 
     @property
     def name(self) -> str:

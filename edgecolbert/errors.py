@@ -85,5 +85,9 @@ class MissingExtraError(EdgeColbertError, ImportError):
     """An optional dependency is not installed."""
 
 
+class ModelWarning(UserWarning):
+    """A model can be used, but its folder leaves something out or says it wrongly. Not an error."""
+
+
 class CancelledError(EdgeColbertError):
     """A progress callback asked to stop; what was acknowledged before stays."""

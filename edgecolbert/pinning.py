@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecolbert.builtin import DEFAULT_MODEL, builtin_models, resolve_model_folder
+from edgecolbert.builtin import DEFAULT_MODEL, builtin_models, read_model
 from edgecolbert.encoder import Encoder, TokenEncoder
 from edgecolbert.errors import InputError, InputTypeError, ModelError, StoreMismatchError
 from edgecolbert.manifest import ModelManifest
@@ -48,7 +48,7 @@ class ModelIdentity:
         if isinstance(model, Encoder):
             return cls._of_manifest(model.manifest, use_prompts=model.use_prompts)
         if model is None or isinstance(model, str | Path):
-            return cls._of_manifest(ModelManifest.read(resolve_model_folder(model)), use_prompts=True)
+            return cls._of_manifest(read_model(model, warn=False), use_prompts=True)
         missing = [name for name in ("encode_queries", "encode_documents") if not callable(getattr(model, name, None))]
         if missing:
             raise InputTypeError(
