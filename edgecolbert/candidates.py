@@ -6,14 +6,12 @@ before each search whenever the database says that something changed.
 
 from __future__ import annotations
 
-import zlib
-
 import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.errors import StoreFormatError
 from edgecolbert.fde import FirstStage, FloatArray, Int8Array
-from edgecolbert.store import Store
+from edgecolbert.store import Store, code_crc
 
 IntArray = npt.NDArray[np.int64]
 
@@ -32,16 +30,17 @@ class CandidateScan:
         self._codes: Int8Array = np.empty((0, 0), dtype=np.int8)
         self._shown: npt.NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
 
-    def refresh(self, store: Store, first_stage_id: int, code_bytes: int) -> None:
+    def refresh(self, store: Store, encoding_id: int, first_stage_id: int, code_bytes: int) -> None:
         """Bring the codes up to date, reading only what is new.
 
         Args:
             store: The database, inside a snapshot.
-            first_stage_id: Which first stage.
+            encoding_id: Which vectors.
+            first_stage_id: Which first stage of them.
             code_bytes: Bytes of one of its codes.
 
         Raises:
-            StoreFormatError: If a code is damaged.
+            StoreFormatError: If a code is damaged or missing.
         """
         generation = store.generation
         if generation == self._generation and first_stage_id == self._first_stage_id:
@@ -50,6 +49,12 @@ class CandidateScan:
             self._passage_ids, self._content_ids = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
             self._codes = np.empty((0, code_bytes), dtype=np.int8)
         present = np.array(store.code_passage_ids(first_stage_id), dtype=np.int64)
+        if len(present) != store.count_passages(encoding_id):
+            raise StoreFormatError(
+                f"{store.path}: {store.count_passages(encoding_id)} passages have {len(present)} codes, so a search "
+                "would miss some. The texts are unharmed: search with exact=True, or run "
+                "`edgecolbert reencode --db FILE`."
+            )
         # Passage numbers only grow and are never used twice, so what is new comes after all that is known.
         last = int(self._passage_ids[-1]) if len(self._passage_ids) else 0
         kept = np.isin(self._passage_ids, present, assume_unique=True)
@@ -63,7 +68,8 @@ class CandidateScan:
             for row, (passage_id, content_id, blob, checksum) in enumerate(
                 store.code_rows(first_stage_id, after=last), start=n_kept
             ):
-                if len(blob) != code_bytes or zlib.crc32(blob) != checksum:
+                expected = code_crc(passage_id, content_id, first_stage_id, blob)
+                if len(blob) != code_bytes or expected != checksum:
                     raise StoreFormatError(
                         f"{store.path}: the stored code of passage {passage_id} is damaged. The texts are unharmed: "
                         "run `edgecolbert reencode --db FILE` to make the vectors again."

@@ -28,7 +28,7 @@ _DOCUMENT_TEMPERATURE = 0.05
 
 _ITERATIONS = 12
 # More tokens than this for each cell move a k-means centre by less than its own noise.
-_TOKENS_PER_CELL = 512
+_TOKENS_PER_CELL = 256
 # Rows compared with all centres at a time, to bound memory.
 _BLOCK_ROWS = 16_384
 

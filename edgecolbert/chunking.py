@@ -12,7 +12,7 @@ TokenCounter = Callable[[list[str]], list[int]]
 _SENTENCE = re.compile(r"[^\n.!?…。！？]*(?:\n+|[.!?…]+[\"'”’»)\]]*(?:\s+|$)|[。！？]+[」』”’）]*\s*|[.!?…]+|$)")
 _WORD = re.compile(r"\s*\S+\s*|\s+")
 
-# Texts longer than this are cut before they are counted: counting 10 MB to learn that it is too long costs seconds.
+# What is longer than this is cut before it is counted: counting 10 MB to learn that it is too long costs seconds.
 _COUNT_WHOLE = 50_000
 # The tokenizer keeps an object for every text of a batch.
 _COUNT_BATCH = 8_192
@@ -54,17 +54,21 @@ def _fitting_pieces(
     text: str, spans: list[Span], count: TokenCounter, room: int, level: int
 ) -> Iterator[tuple[Span, int]]:
     """Yield contiguous spans that fit, with their token counts, cutting what does not fit one level finer."""
-    sizes = _count(text, spans, count) if level or len(text) <= _COUNT_WHOLE else [room + 1] * len(spans)
-    for span, size in zip(spans, sizes, strict=True):
+    countable = [span for span in spans if span[1] - span[0] <= _COUNT_WHOLE]
+    sizes = dict(zip(countable, _count(text, countable, count), strict=True))
+    for span in spans:
+        size = sizes.get(span, room + 1)
         if size <= room or span[1] - span[0] <= 1:
             yield span, size
         else:
-            yield from _fitting_pieces(text, _cut(text, span, level), count, room, level + 1)
+            yield from _fitting_pieces(text, _cut(text, span, level, room), count, room, level + 1)
 
 
-def _cut(text: str, span: Span, level: int) -> list[Span]:
-    """Cut a span into sentences (level 0), words (1), or halves (2 and up)."""
+def _cut(text: str, span: Span, level: int, room: int) -> list[Span]:
+    """Cut a span into sentences (level 0), words (1), runs that fit at one token a character (2), or halves (3)."""
     start, end = span
+    if level == 2 and end - start > room:
+        return [(first, min(first + room, end)) for first in range(start, end, room)]
     if level > 1:
         middle = (start + end) // 2
         return [(start, middle), (middle, end)]

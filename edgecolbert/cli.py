@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "measure quality and speed on a BEIR folder",
     "info": "show what is in a database",
     "verify": "check everything in a database",
+    "compact": "give back the space of deleted documents and interrupted runs",
     "reencode": "make a database's vectors again, with the same model or another",
     "doctor": "show versions, processor, and whether a model works here",
     "export": "turn a PyLate checkpoint into a model folder",
@@ -54,10 +55,11 @@ def _run(options: argparse.Namespace) -> int:
         print(f"edgecolbert: {_one_line(str(error))}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"edgecolbert: {_one_line(str(error))}", file=sys.stderr)
-        # A reader that closed the pipe has all it wanted; Python would complain once more when it flushes.
         if isinstance(error, BrokenPipeError):
+            # A reader that closed the pipe has all it wanted; Python would complain when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:
+            print(f"edgecolbert: {_one_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(

@@ -6,7 +6,9 @@ all of them alike.
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,6 +130,11 @@ def translated_errors(path: str | Path) -> Iterator[None]:
     """
     try:
         yield
+    except (UnicodeDecodeError, json.JSONDecodeError, struct.error) as error:
+        raise StoreFormatError(
+            f"{path} is damaged: a stored value cannot be read ({error}). Nothing was changed. Restore it from a "
+            "backup, or run `edgecolbert verify --db FILE` to see what can still be read."
+        ) from error
     except sqlite3.Error as error:
         if isinstance(error, sqlite3.ProgrammingError) and "closed database" in str(error):
             raise StoreClosedError(f"{path} was closed while it was in use. Open it again with Index.open.") from error

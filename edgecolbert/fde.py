@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.cells import CellEncoding, fit_cells
-from edgecolbert.errors import InputError, ModelError, ModelFormatError
+from edgecolbert.errors import InputError, InputTypeError, ModelError, ModelFormatError
 from edgecolbert.manifest import ModelManifest
 from edgecolbert.muvera import Muvera, MuveraSettings
 from edgecolbert.random_matrix import ALGORITHM
@@ -52,10 +52,13 @@ class FdeSettings:
         """Check the ranges.
 
         Raises:
+            InputTypeError: If the number of cells is not a whole number.
             InputError: If the kind is unknown or the number of cells out of range.
         """
         if self.kind not in ("cells", "muvera"):
             raise InputError(f"FDE kind is {self.kind!r}, expected 'cells' or 'muvera'.")
+        if isinstance(self.num_cells, bool) or not isinstance(self.num_cells, int):
+            raise InputTypeError(f"num_cells is {self.num_cells!r}, expected a whole number.")
         if not 1 <= self.num_cells <= 65_536:
             raise InputError(f"num_cells is {self.num_cells}, expected 1 to 65536.")
 

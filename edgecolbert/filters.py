@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgecolbert.errors import InputError, InputTypeError
+from edgecolbert.tokenizer import check_text
 
 # json_each takes field names as data, so dots, quotes and brackets in them mean nothing.
 _FIELD = "EXISTS (SELECT 1 FROM json_each(documents.metadata) AS field WHERE field.key = ? AND {condition})"
@@ -37,6 +38,7 @@ def filter_sql(conditions: Mapping[str, Any]) -> tuple[str, list[Any]]:
     for name, value in conditions.items():
         if not isinstance(name, str):
             raise InputTypeError(f"filter has the field name {name!r}, expected a string.")
+        check_text(name, "filter: a field name")
         condition, values = _equals(name, value)
         parts.append(_FIELD.format(condition=condition))
         parameters += [name, *values]
@@ -74,6 +76,7 @@ def _equals(name: str, value: object) -> tuple[str, list[Any]]:
     if isinstance(value, bool):
         return f"field.type = '{'true' if value else 'false'}'", []
     if isinstance(value, str):
+        check_text(value, f"filter: {name}")
         return "field.type = 'text' AND field.value = ?", [value]
     if isinstance(value, int | float):
         if isinstance(value, int) and not -(2**63) <= value < 2**63:

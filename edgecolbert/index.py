@@ -43,15 +43,24 @@ class Index:
     one file while one of them writes; each search sees one snapshot.
     """
 
-    def __init__(self, store: Store, pinned: PinnedEncoding, encoder: TokenEncoder | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pinned: PinnedEncoding,
+        encoder: TokenEncoder | None,
+        *,
+        named_model: str | Path | None = None,
+    ) -> None:
         self._store = store
         self._pinned = pinned
         self._encoder = encoder
+        self._named_model = named_model
         self._scan = CandidateScan()
         self._lock = threading.RLock()
         self._closed = False
         self._in_snapshot = False
         self._searched = False
+        self._checked_generation = -1
 
     @classmethod
     def open(
@@ -94,7 +103,7 @@ class Index:
             raise InputError(f"path is {str(path)!r}, which holds a NUL; no file can be called that.")
         if fde is not None and not isinstance(fde, FdeSettings):
             raise InputTypeError(f"fde is {type(fde).__name__}, expected FdeSettings.")
-        identity = ModelIdentity.of(model) if model is not None else None
+        identity = None if model is None else ModelIdentity.of(model)
         store = Store(os.fspath(path), create=create, read_only=read_only, timeout=timeout)
         try:
             with store.snapshot():
@@ -108,6 +117,9 @@ class Index:
                 # A new file: only now is the starter model needed.
                 identity = identity or ModelIdentity.of(None)
                 pinned = _pin(store, identity, split_documents, fde)
+            if isinstance(model, str | Path):
+                # Named, not loaded: whether it puts its prompts before texts is the file's to say.
+                identity = ModelIdentity.of(model, use_prompts=bool(pinned.settings["prompts"]))
             if identity is not None:
                 check_pin(pinned, identity, store.path)
             else:
@@ -116,8 +128,9 @@ class Index:
         except BaseException:
             store.close()
             raise
-        ready = None if model is None or isinstance(model, str | Path) else model
-        return cls(store, pinned, ready)
+        if model is None or isinstance(model, str | Path):
+            return cls(store, pinned, None, named_model=model)
+        return cls(store, pinned, model)
 
     def add(
         self, documents: Iterable[str | Mapping[str, Any]], *, progress: Progress | None = None, batch_size: int = 64
@@ -344,7 +357,7 @@ class Index:
         """
         with self._reading() as store:
             encoding_id = self._serving_id()
-            selected = None if filter is None else store.matching_documents(filter)
+            selected = None if filter is None else self._selected(filter)
             allowed = None if selected is None else np.fromiter(selected, dtype=np.int64, count=len(selected))
             n_texts = store.count_documents() if allowed is None else len(allowed)
             width = n_candidates or max(DEFAULT_CANDIDATES, 2 * k)
@@ -407,6 +420,22 @@ class Index:
         with self._lock:
             return verify_store(self._open_store())
 
+    def compact(self) -> int:
+        """Give back the space of deleted documents, and of texts that an interrupted `add` left behind.
+
+        The file is written anew, which needs room for a second copy while it runs.
+
+        Returns:
+            By how many bytes the file became smaller.
+        """
+        with self._lock:
+            store = self._open_store()
+            before = self.stats().file_bytes
+            with store.change():
+                store.drop_unused_contents()
+            store.give_back_space()
+            return before - self.stats().file_bytes
+
     def close(self) -> None:
         """Close the file. Closing twice does no harm; any other use after it is an error."""
         with self._lock:
@@ -448,7 +477,7 @@ class Index:
         with self._lock:
             self._open_store()
             if self._encoder is None:
-                self._encoder = find_pinned_model(self._pinned, self._store.path)
+                self._encoder = find_pinned_model(self._pinned, self._store.path, self._named_model)
             return self._encoder
 
     def _serving_id(self) -> int:
@@ -462,6 +491,14 @@ class Index:
             )
         return serving.encoding_id
 
+    def _selected(self, conditions: Mapping[str, Any]) -> dict[int, list[str]]:
+        """The documents that a filter selects, from records that were checked since the file last changed."""
+        if self._checked_generation != self._store.generation:
+            # A flipped bit in metadata would silently leave a document out.
+            self._store.check_documents()
+            self._checked_generation = self._store.generation
+        return self._store.matching_documents(conditions)
+
     def _is_cold_and_small(self) -> bool:
         """Whether this is the first search on a file so small that reading all codes takes as long as scoring all."""
         return not self._searched and self._store.file_bytes <= _COLD_EXACT_BYTES
@@ -472,7 +509,7 @@ class Index:
         if row is None:
             return None
         number, stage, _ = row
-        self._scan.refresh(self._store, number, stage.code_bytes)
+        self._scan.refresh(self._store, self._pinned.encoding_id, number, stage.code_bytes)
         return stage
 
 

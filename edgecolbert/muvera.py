@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from edgecolbert.errors import InputError
+from edgecolbert.errors import InputError, InputTypeError
 from edgecolbert.linalg import product
 from edgecolbert.random_matrix import gaussian, signed_buckets
 
@@ -21,6 +21,7 @@ FloatArray = npt.NDArray[np.float32]
 
 # The reference accepts up to 30; 2^16 partitions of one repetition are already far beyond use.
 _MOST_PROJECTIONS = 16
+_MOST_REPETITIONS = 1_000
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,18 @@ class MuveraSettings:
         """Check the ranges.
 
         Raises:
+            InputTypeError: If a value has the wrong type.
             InputError: If a number is out of its range.
         """
-        if self.num_repetitions < 1:
-            raise InputError(f"num_repetitions is {self.num_repetitions}, expected at least 1.")
+        for name, value in vars(self).items():
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            fits = isinstance(value, bool) if name.startswith("fill") else whole
+            if not fits and not (value is None and name.endswith("projection_dimension")):
+                raise InputTypeError(
+                    f"{name} is {value!r}, expected {'a boolean' if 'fill' in name else 'a whole number'}."
+                )
+        if not 1 <= self.num_repetitions <= _MOST_REPETITIONS:
+            raise InputError(f"num_repetitions is {self.num_repetitions}, expected 1 to {_MOST_REPETITIONS}.")
         if not 0 <= self.num_simhash_projections <= _MOST_PROJECTIONS:
             raise InputError(
                 f"num_simhash_projections is {self.num_simhash_projections}, expected 0 to {_MOST_PROJECTIONS}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,7 +30,8 @@ class PassageEncoder:
 
     def __init__(self, encoder: TokenEncoder, *, split: bool, dim: int | None) -> None:
         self._encoder = encoder
-        self._split = getattr(encoder, "split", None) if split else None
+        method = getattr(encoder, "split", None) if split else None
+        self._split = method if callable(method) else None
         self.dim = dim
 
     def documents(self, texts: list[str]) -> list[list[StoredPassage]]:
@@ -56,15 +59,32 @@ class PassageEncoder:
         return self._checked(self._encoder.encode_queries(texts), len(texts), "encode_queries")
 
     def _spans(self, text: str) -> list[Span]:
-        return [(0, len(text))] if self._split is None else list(self._split(text))
+        if self._split is None:
+            return [(0, len(text))]
+        spans = [(int(start), int(end)) for start, end in self._split(text)]
+        covered = 0
+        for start, end in spans:
+            if not covered <= start <= end <= len(text) or text[covered:start].strip():
+                raise InputError(
+                    f"The encoder's split gave {(start, end)} after {covered}: passages lose or repeat text."
+                )
+            covered = end
+        if not spans or text[covered:].strip():
+            raise InputError(f"The encoder's split covers {covered} of {len(text)} characters: text would be lost.")
+        return spans
 
     def _checked(self, arrays: list[FloatArray], expected: int, method: str) -> list[FloatArray]:
         """Refuse what a user's encoder must not give: it would be stored, and found wrong much later."""
+        if not isinstance(arrays, Sequence):
+            raise InputTypeError(f"The encoder's {method} gave {type(arrays).__name__}, expected a list of arrays.")
         if len(arrays) != expected:
             raise InputError(f"The encoder's {method} gave {len(arrays)} arrays for {expected} texts.")
         checked = []
         for array in arrays:
-            rows = np.asarray(array)
+            try:
+                rows = np.asarray(array)
+            except ValueError as error:  # rows of different lengths
+                raise InputTypeError(f"The encoder's {method} gave what is no array: {error}.") from None
             if rows.ndim != 2 or rows.dtype.kind != "f":
                 raise InputTypeError(
                     f"The encoder's {method} gave an array of {rows.dtype} with shape {rows.shape}, expected float32 "

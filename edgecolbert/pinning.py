@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgecolbert.builtin import DEFAULT_MODEL, builtin_models, read_model
 from edgecolbert.encoder import Encoder, TokenEncoder
-from edgecolbert.errors import InputError, InputTypeError, ModelError, StoreMismatchError
+from edgecolbert.errors import InputError, InputTypeError, ModelError, ModelNotFoundError, StoreMismatchError
 from edgecolbert.manifest import ModelManifest
 from edgecolbert.store import PinnedEncoding
 
@@ -33,11 +33,12 @@ class ModelIdentity:
     use_prompts: bool = True
 
     @classmethod
-    def of(cls, model: Model) -> ModelIdentity:
+    def of(cls, model: Model, *, use_prompts: bool = True) -> ModelIdentity:
         """The identity of a model, without loading more than its manifest.
 
         Args:
             model: A built-in name, a folder, an encoder, or None for the starter model.
+            use_prompts: Whether a model named by name or folder is to put its prompts before texts.
 
         Returns:
             Its identity. For an object of the user's it is the object's `name`, or else the name of its class.
@@ -48,7 +49,7 @@ class ModelIdentity:
         if isinstance(model, Encoder):
             return cls._of_manifest(model.manifest, use_prompts=model.use_prompts)
         if model is None or isinstance(model, str | Path):
-            return cls._of_manifest(read_model(model, warn=False), use_prompts=True)
+            return cls._of_manifest(read_model(model, warn=False), use_prompts=use_prompts)
         missing = [name for name in ("encode_queries", "encode_documents") if not callable(getattr(model, name, None))]
         if missing:
             raise InputTypeError(
@@ -62,7 +63,9 @@ class ModelIdentity:
     def _of_manifest(cls, manifest: ModelManifest, *, use_prompts: bool) -> ModelIdentity:
         builtin = {folder: name for name, folder in builtin_models().items()}
         reference = builtin.get(manifest.folder, str(manifest.folder.absolute()))
-        fingerprint = manifest.fingerprint if use_prompts else f"{manifest.fingerprint}/no-prompts"
+        # Without prompts in the checkpoint there is nothing to leave out, and vectors are equal.
+        silenced = not use_prompts and (manifest.encoding.query_prompt or manifest.encoding.document_prompt)
+        fingerprint = f"{manifest.fingerprint}/no-prompts" if silenced else manifest.fingerprint
         return cls(manifest.name, fingerprint, reference, manifest.encoding.dim, use_prompts)
 
 
@@ -86,12 +89,13 @@ def check_pin(pinned: PinnedEncoding, identity: ModelIdentity, path: str) -> Non
     )
 
 
-def find_pinned_model(pinned: PinnedEncoding, path: str) -> TokenEncoder:
+def find_pinned_model(pinned: PinnedEncoding, path: str, named: str | Path | None = None) -> TokenEncoder:
     """Load the model that a database is pinned to.
 
     Args:
         pinned: What the database says.
         path: The database file, for messages.
+        named: Where the caller says that it is, or None for where it was when the database was made.
 
     Returns:
         The encoder.
@@ -99,13 +103,21 @@ def find_pinned_model(pinned: PinnedEncoding, path: str) -> TokenEncoder:
     Raises:
         InputError: If the model is an object of the user's, which only the user can pass.
         StoreMismatchError: If the model found under the pinned name is another one.
+        ModelNotFoundError: If it is not there any more.
     """
-    if pinned.model_reference is None:
+    source = named if named is not None else pinned.model_reference
+    if source is None:
         raise InputError(
             f"{path} was made with an encoder of your own, {pinned.model_name!r}. Pass it: "
             "Index.open(path, model=your_encoder)."
         )
-    encoder = Encoder.load(pinned.model_reference, use_prompts=bool(pinned.settings.get("prompts", True)))
+    try:
+        encoder = Encoder.load(source, use_prompts=bool(pinned.settings["prompts"]))
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{path} was made with the model {pinned.model_name!r}, which is not at {source} any more. Say where it "
+            "is: --model FOLDER on the command line, Index.open(path, model=FOLDER) in Python."
+        ) from error
     check_pin(pinned, ModelIdentity.of(encoder), path)
     return encoder
 
@@ -127,7 +139,9 @@ def check_reference(pinned: PinnedEncoding, path: str) -> None:
 
 
 def _short(fingerprint: str) -> str:
-    return fingerprint if fingerprint.startswith("object:") else fingerprint[:12]
+    digest, slash, rest = fingerprint.partition("/")
+    shown = fingerprint if fingerprint.startswith("object:") else digest[:12]
+    return f"{shown}, without its prompts" if slash and rest == "no-prompts" else shown
 
 
 __all__ = ["DEFAULT_MODEL", "Model", "ModelIdentity", "check_pin", "check_reference", "find_pinned_model"]

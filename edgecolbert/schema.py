@@ -55,7 +55,8 @@ CREATE TABLE documents (
     id TEXT NOT NULL UNIQUE,
     content_id INTEGER NOT NULL REFERENCES contents,
     metadata TEXT NOT NULL,
-    source TEXT
+    source TEXT,
+    checksum INTEGER NOT NULL
 );
 CREATE INDEX documents_by_content ON documents (content_id);
 CREATE INDEX documents_by_source ON documents (source) WHERE source IS NOT NULL;
@@ -65,6 +66,7 @@ CREATE TABLE passages (
     content_id INTEGER NOT NULL REFERENCES contents ON DELETE CASCADE,
     encoding_id INTEGER NOT NULL REFERENCES encodings ON DELETE CASCADE,
     ordinal INTEGER NOT NULL,
+    n_passages INTEGER NOT NULL,
     span_start INTEGER NOT NULL,
     span_end INTEGER NOT NULL,
     n_tokens INTEGER NOT NULL,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgecolbert.errors import StoreFormatError
 from edgecolbert.results import Hit, Passage
 from edgecolbert.scoring import score_packed
 from edgecolbert.store import Store
@@ -84,7 +84,12 @@ def hits(store: Store, ranked: Sequence[tuple[str, Best]]) -> list[Hit]:
     """Hits with text and metadata for ranked documents, inside the snapshot they were ranked in."""
     found = []
     for identifier, best in ranked:
-        document: Any = store.document(identifier)
+        document = store.document(identifier)
+        if document is None:
+            raise StoreFormatError(
+                f"{store.path}: the document {identifier!r} is listed but cannot be read. Restore the file from a "
+                "backup, or run `edgecolbert verify --db FILE`."
+            )
         passage = Passage(best.start, best.end, document.text[best.start : best.end])
         found.append(Hit(identifier, best.score, document.text, document.metadata, passage))
     return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,6 +32,24 @@ class Reading:
 
     messages: list[str] = field(default_factory=list)
     incomplete: bool = False
+    _files: dict[str, Path] = field(default_factory=dict)
+
+    def claim(self, identifier: str, path: Path) -> None:
+        """Note which file a document's id is from. Within one JSON Lines file the last line with an id holds.
+
+        Args:
+            identifier: The id.
+            path: The file.
+
+        Raises:
+            InputError: If another file has a document with that id, which would replace the first.
+        """
+        other = self._files.setdefault(identifier, path)
+        if other != path:
+            raise InputError(
+                f"{other} and {path} both have a document with the id {identifier!r}, and one would replace the other. "
+                "Make the ids different, or use two databases."
+            )
 
     def skipped(self, path: Path, why: object) -> None:
         """Note a file or folder that could not be read."""
@@ -135,7 +154,10 @@ def _read_file(path: Path, identifier: str, reading: Reading) -> Iterator[Record
     try:
         with path.open("rb") as file:
             if path.suffix.lower() in _JSON_LINES_SUFFIXES:
-                yield from _json_lines(file, str(path))
+                for record in _json_lines(file, str(path)):
+                    if "id" in record:
+                        reading.claim(record["id"], path)
+                    yield record
                 return
             content = file.read()
     except OSError as error:
@@ -146,33 +168,29 @@ def _read_file(path: Path, identifier: str, reading: Reading) -> Iterator[Record
     except UnicodeEncodeError:
         reading.skipped(path, "its name is not valid UTF-8")
         return
+    reading.claim(identifier, path)
     yield {"id": identifier, "text": _decoded(content, str(path), reading), "metadata": {"path": str(path)}}
 
 
 def _read_standard_input(file: BinaryIO, reading: Reading) -> Iterator[Record]:
-    """JSON Lines if the first line is an object, otherwise one text."""
-    first = file.readline()
-    if _is_object(first):
-        yield from _json_lines(_chained(first, file), "standard input")
+    """JSON Lines if the first character is a brace, otherwise one text.
+
+    Not whether the first line can be read: records with a broken first line must not pass for a text.
+    """
+    blank = b""
+    for line in file:
+        if line.strip():
+            break
+        blank += line
+    else:
         return
-    content = first + file.read()
-    if content.strip():
-        yield {"text": _decoded(content, "standard input", reading)}
+    if line.lstrip().startswith(b"{"):
+        yield from _json_lines(chain(blank.splitlines(keepends=True), [line], file), "standard input")
+    else:
+        yield {"text": _decoded(blank + line + file.read(), "standard input", reading)}
 
 
-def _chained(first: bytes, file: BinaryIO) -> Iterator[bytes]:
-    yield first
-    yield from file
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _json_lines(lines: Iterator[bytes] | BinaryIO, name: str) -> Iterator[Record]:
+def _json_lines(lines: Iterable[bytes], name: str) -> Iterator[Record]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -250,12 +250,12 @@ class Store:
         numbers = []
         for ordinal, passage in enumerate(passages):
             blob = passage.tokens.to_bytes()
-            n_tokens, scale = len(passage.tokens.values), passage.tokens.scale
-            checksum = _passage_crc(passage.start, passage.end, n_tokens, scale, blob)
+            place = (content_id, encoding_id, ordinal, len(passages))
+            shape = (passage.start, passage.end, len(passage.tokens.values), passage.tokens.scale)
             cursor = self._run(
-                "INSERT INTO passages (content_id, encoding_id, ordinal, span_start, span_end, n_tokens, scale, "
-                "checksum, tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                *(content_id, encoding_id, ordinal, passage.start, passage.end, n_tokens, scale, checksum, blob),
+                "INSERT INTO passages (content_id, encoding_id, ordinal, n_passages, span_start, span_end, n_tokens, "
+                "scale, checksum, tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                *(*place, *shape, _passage_crc(*place, *shape, blob), blob),
             )
             numbers.append(int(cursor.lastrowid or 0))
         return numbers
@@ -265,7 +265,7 @@ class Store:
         blob = code.tobytes()
         self._run(
             "INSERT INTO codes (passage_id, content_id, first_stage_id, checksum, code) VALUES (?, ?, ?, ?, ?)",
-            *(passage_id, content_id, first_stage_id, zlib.crc32(blob), blob),
+            *(passage_id, content_id, first_stage_id, code_crc(passage_id, content_id, first_stage_id, blob), blob),
         )
 
     def passages(self, encoding_id: int, content_ids: Sequence[int] | None = None) -> Iterator[list[StoredPassage]]:
@@ -281,14 +281,18 @@ class Store:
         Raises:
             StoreFormatError: If a row is damaged; the message names the documents.
         """
-        for dim, rows in self._passage_rows(encoding_id, content_ids):
+        if content_ids is None:
+            content_ids = self.shown_content_ids()
+        for dim, rows in self._passage_rows(encoding_id, content_ids, complete=False):
             yield [
                 StoredPassage(number, content, start, end, QuantizedTokens.from_bytes(blob, scale, dim))
-                for number, content, start, end, _, scale, _, blob in rows
+                for number, content, _, _, _, start, end, _, scale, _, blob in rows
             ]
 
     def packed_passages(self, encoding_id: int, content_ids: Sequence[int] | None = None) -> Iterator[PackedPassages]:
         """The same as `passages`, with the token embeddings of a batch end to end, ready for scoring.
+
+        Every text must have all its passages: a search that missed some would silently find less.
 
         Args:
             encoding_id: Which vectors.
@@ -297,8 +301,10 @@ class Store:
         Yields:
             Batches; a text with many passages may be spread over several.
         """
-        for dim, rows in self._passage_rows(encoding_id, content_ids):
-            _, contents, starts, ends, lengths, scales, _, blobs = zip(*rows, strict=True)
+        if content_ids is None:
+            content_ids = self.shown_content_ids()
+        for dim, rows in self._passage_rows(encoding_id, content_ids, complete=True):
+            _, contents, _, _, _, starts, ends, lengths, scales, _, blobs = zip(*rows, strict=True)
             yield PackedPassages(
                 list(contents),
                 list(zip(starts, ends, strict=True)),
@@ -310,33 +316,40 @@ class Store:
             )
 
     def _passage_rows(
-        self, encoding_id: int, content_ids: Sequence[int] | None
+        self, encoding_id: int, content_ids: Sequence[int], *, complete: bool
     ) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
         """The encoding's dim and checked rows of passages, in batches that are not empty."""
-        if content_ids is None:
-            content_ids = self.shown_content_ids()
         (dim,) = self._one("SELECT dim FROM encodings WHERE encoding_id = ?", encoding_id)
         for first in range(0, len(content_ids), _READ_BATCH):
+            batch = content_ids[first : first + _READ_BATCH]
             cursor = self._run(
-                "SELECT passage_id, content_id, span_start, span_end, n_tokens, scale, checksum, tokens FROM passages "
-                "WHERE content_id IN (SELECT value FROM json_each(?)) AND encoding_id = ? ORDER BY content_id, ordinal",
-                json.dumps(content_ids[first : first + _READ_BATCH]),
+                "SELECT passage_id, content_id, encoding_id, ordinal, n_passages, span_start, span_end, n_tokens, "
+                "scale, checksum, tokens FROM passages WHERE content_id IN (SELECT value FROM json_each(?)) "
+                "AND encoding_id = ? ORDER BY content_id, ordinal",
+                json.dumps(batch),
                 encoding_id,
             )
+            n_seen = dict.fromkeys(batch, 0)
+            n_expected = dict.fromkeys(batch, 1)
             # One text alone may have thousands of passages.
             while rows := cursor.fetchmany(_READ_BATCH):
                 for row in rows:
-                    self._check_passage(row, dim)
+                    content_id = row[1]
+                    if not _is_sound(row, dim):
+                        raise self._damaged_vectors(content_id, f"passage {row[0]} is damaged")
+                    n_seen[content_id] += 1
+                    n_expected[content_id] = row[4]
                 yield dim, rows
+            for content_id in batch:
+                if complete and n_seen[content_id] != n_expected[content_id]:
+                    raise self._damaged_vectors(content_id, "a passage is missing")
 
-    def _check_passage(self, row: tuple[Any, ...], dim: int) -> None:
-        passage_id, content_id, start, end, n_tokens, scale, checksum, blob = row
-        if len(blob) != n_tokens * dim or _passage_crc(start, end, n_tokens, scale, blob) != checksum:
-            ids = ", ".join(repr(name) for name in self.ids_of_contents([content_id]).get(content_id, []))
-            raise StoreFormatError(
-                f"{self.path}: stored token embeddings of {ids} are damaged (passage {passage_id}). Its text is "
-                "unharmed: run `edgecolbert reencode --db FILE` to make the vectors again."
-            )
+    def _damaged_vectors(self, content_id: int, what: str) -> StoreFormatError:
+        ids = ", ".join(repr(name) for name in self.ids_of_contents([content_id]).get(content_id, []))
+        return StoreFormatError(
+            f"{self.path}: the stored token embeddings of {ids} are damaged ({what}). Its text is unharmed: run "
+            "`edgecolbert reencode --db FILE` to make the vectors again."
+        )
 
     def shown_content_ids(self) -> list[int]:
         """The numbers of all texts that documents point to, in order."""
@@ -404,20 +417,21 @@ class Store:
 
     def _put_document(self, record: Record, source: str | None, replaced: list[int]) -> str:
         (content_id,) = self._one("SELECT content_id FROM contents WHERE hash = ?", record.hash)
+        checksum = _document_crc(record.id, record.hash, record.metadata, source)
         old = self._run(
             "SELECT document_id, content_id, metadata, source FROM documents WHERE id = ?", record.id
         ).fetchone()
         if old is None:
             self._run(
-                "INSERT INTO documents (id, content_id, metadata, source) VALUES (?, ?, ?, ?)",
-                *(record.id, content_id, record.metadata, source),
+                "INSERT INTO documents (id, content_id, metadata, source, checksum) VALUES (?, ?, ?, ?, ?)",
+                *(record.id, content_id, record.metadata, source, checksum),
             )
             return "added"
         if old[1:] == (content_id, record.metadata, source):
             return "unchanged"
         self._run(
-            "UPDATE documents SET content_id = ?, metadata = ?, source = ? WHERE document_id = ?",
-            *(content_id, record.metadata, source, old[0]),
+            "UPDATE documents SET content_id = ?, metadata = ?, source = ?, checksum = ? WHERE document_id = ?",
+            *(content_id, record.metadata, source, checksum, old[0]),
         )
         replaced.append(old[1])
         return "updated" if old[1:3] != (content_id, record.metadata) else "unchanged"
@@ -454,14 +468,16 @@ class Store:
             StoreFormatError: If the text or the metadata is damaged.
         """
         row = self._run(
-            "SELECT hash, CAST(text AS BLOB), CAST(metadata AS BLOB) FROM documents JOIN contents USING (content_id) "
-            "WHERE id = ?",
+            "SELECT hash, CAST(text AS BLOB), CAST(metadata AS BLOB), source, checksum FROM documents "
+            "JOIN contents USING (content_id) WHERE id = ?",
             identifier,
         ).fetchone()
         if row is None:
             return None
-        digest, text, metadata = row
+        digest, text, metadata, source, checksum = row
         remedy = "Restore the file from a backup, or delete the document and add it again."
+        if _document_crc(identifier, digest, metadata, source) != checksum:
+            raise StoreFormatError(f"{self.path}: the record of {identifier!r} is damaged (metadata or text). {remedy}")
         if hashlib.sha256(text).hexdigest() != digest:
             raise StoreFormatError(f"{self.path}: the stored text of {identifier!r} is damaged. {remedy}")
         try:
@@ -481,6 +497,19 @@ class Store:
         """How many documents there are."""
         return int(self._one("SELECT count(*) FROM documents")[0])
 
+    def check_documents(self) -> None:
+        """Refuse damaged records, before a filter relies on them.
+
+        Raises:
+            StoreFormatError: If one does not match its checksum.
+        """
+        damaged = self.damaged_documents()
+        if damaged:
+            raise StoreFormatError(
+                f"{self.path}: the records of {', '.join(map(repr, damaged[:10]))} are damaged. Restore the file from "
+                "a backup, or delete these documents and add them again."
+            )
+
     def matching_documents(self, conditions: Mapping[str, Any]) -> dict[int, list[str]]:
         """The ids of the documents that a filter selects, by content number."""
         sql, parameters = filter_sql(conditions)
@@ -495,6 +524,14 @@ class Store:
             "SELECT id FROM documents JOIN contents USING (content_id) WHERE hash IN "
             "(SELECT value FROM json_each(?)) ORDER BY document_id",
             json.dumps(list(hashes)),
+        )
+        return [row[0] for row in rows]
+
+    def hashes_of_contents(self, content_ids: Iterable[int]) -> list[str]:
+        """The hashes of some texts."""
+        rows = self._run(
+            "SELECT hash FROM contents WHERE content_id IN (SELECT value FROM json_each(?))",
+            json.dumps(list(content_ids)),
         )
         return [row[0] for row in rows]
 
@@ -521,15 +558,19 @@ class Store:
             digest, text = self._one("SELECT hash, CAST(text AS BLOB) FROM contents WHERE content_id = ?", content_id)
             yield digest, text, self.ids_of_contents([content_id]).get(content_id, [])
 
-    def damaged_metadata(self) -> list[str]:
-        """The ids of the documents whose metadata is not JSON any more."""
-        return [row[0] for row in self._run("SELECT id FROM documents WHERE NOT json_valid(metadata)")]
+    def damaged_documents(self) -> list[str]:
+        """The ids of the documents whose record does not match its checksum: id, text, metadata, or source."""
+        rows = self._run(
+            "SELECT id, hash, CAST(metadata AS BLOB), source, checksum FROM documents LEFT JOIN contents "
+            "USING (content_id)"
+        )
+        return [str(row[0]) for row in rows if _document_crc(*row[:4]) != row[4]]
 
     def damaged_contents(self, encoding_id: int) -> Iterator[int]:
-        """The numbers of the texts of which a passage is damaged."""
-        for content_id in self.staged_content_ids():
+        """The numbers of the texts of which a passage is damaged or missing."""
+        for content_id in self.shown_content_ids():
             try:
-                for _ in self.passages(encoding_id, [content_id]):
+                for _ in self.packed_passages(encoding_id, [content_id]):
                     pass
             except StoreFormatError:
                 yield content_id
@@ -538,10 +579,14 @@ class Store:
         """Passage number, content number, and whether its code is there and sound, for every passage."""
         for passage_id, content_id, code, checksum in self._run(
             "SELECT passage_id, passages.content_id, code, codes.checksum FROM passages LEFT JOIN codes "
-            "USING (passage_id) WHERE encoding_id = ? AND coalesce(first_stage_id, ?) = ?",
+            "USING (passage_id, content_id) WHERE encoding_id = ? AND coalesce(first_stage_id, ?) = ?",
             *(encoding_id, first_stage_id, first_stage_id),
         ):
-            sound = code is not None and len(code) == code_bytes and zlib.crc32(code) == checksum
+            sound = (
+                isinstance(code, bytes)
+                and len(code) == code_bytes
+                and code_crc(passage_id, content_id, first_stage_id, code) == checksum
+            )
             yield passage_id, content_id, sound
 
     def totals(self, encoding_id: int) -> dict[str, int]:
@@ -561,6 +606,20 @@ class Store:
             "token_bytes": token_bytes,
             "code_bytes": code_bytes,
         }
+
+    def drop_unused_contents(self) -> int:
+        """Delete every text that no document points to; give how many there were."""
+        return self._run(
+            "DELETE FROM contents WHERE NOT EXISTS "
+            "(SELECT 1 FROM documents WHERE documents.content_id = contents.content_id)"
+        ).rowcount
+
+    def give_back_space(self) -> None:
+        """Write the file anew without its free pages. It needs room for a second copy while it runs."""
+        self.check_writable()
+        with translated_errors(self.path):
+            self._run("VACUUM")
+            self._run("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _run(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         return self._connection.execute(sql, parameters)
@@ -589,5 +648,30 @@ def _crc(*parts: bytes) -> int:
     return checksum
 
 
-def _passage_crc(start: int, end: int, n_tokens: int, scale: float, blob: bytes) -> int:
-    return _crc(struct.pack("<qqqd", start, end, n_tokens, scale), blob)
+def _is_sound(row: tuple[Any, ...], dim: int) -> bool:
+    """Whether a row of `passages` matches its checksum; damage can change the type of a column, too."""
+    *columns, checksum, blob = row[1:]
+    try:
+        return bool(len(blob) == columns[-2] * dim and _passage_crc(*columns, blob) == checksum)
+    except (TypeError, struct.error):
+        return False
+
+
+def _passage_crc(*columns: Any) -> int:
+    """The checksum of a passage: place, span, number of tokens and scale, then the token embeddings."""
+    *numbers, scale, blob = columns
+    return _crc(struct.pack("<7qd", *numbers, scale), blob)
+
+
+def code_crc(passage_id: int, content_id: int, first_stage_id: int, blob: bytes) -> int:
+    """The checksum of a code and of what it belongs to."""
+    return _crc(struct.pack("<3q", passage_id, content_id, first_stage_id), blob)
+
+
+def _document_crc(identifier: Any, digest: Any, metadata: Any, source: Any) -> int:
+    """The checksum of a document: id, its text's hash, metadata and source, each ended by a byte no UTF-8 has."""
+    parts = (
+        part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
+        for part in (identifier, digest, metadata, "" if source is None else source)
+    )
+    return _crc(*(part + b"\xff" for part in parts))

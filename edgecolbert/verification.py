@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from edgecolbert.errors import StoreError
 from edgecolbert.results import Problem, VerifyReport
-from edgecolbert.store import Store
+from edgecolbert.store import PinnedEncoding, Store
 
 
 def verify_store(store: Store) -> VerifyReport:
@@ -32,13 +32,17 @@ def _problems(store: Store) -> Iterator[Problem]:
     for digest, text, ids in store.contents_to_check():
         if hashlib.sha256(text).hexdigest() != digest:
             yield Problem("A stored text does not match its hash.", tuple(ids))
-    damaged = tuple(store.damaged_metadata())
+    damaged = tuple(store.damaged_documents())
     if damaged:
-        yield Problem("Stored metadata is damaged.", damaged)
+        yield Problem("The records of documents (id, metadata, or which text is theirs) are damaged.", damaged)
     encoding = store.encoding()
     if encoding is None:
         yield Problem("The database is not pinned to a model.")
-        return
+    else:
+        yield from _vector_problems(store, encoding)
+
+
+def _vector_problems(store: Store, encoding: PinnedEncoding) -> Iterator[Problem]:
     stage_id = None
     try:
         stage = store.first_stage(encoding.encoding_id)
@@ -50,15 +54,13 @@ def _problems(store: Store) -> Iterator[Problem]:
     if missing:
         names = tuple(store.ids_of_hashes(digest for digest, _ in missing))
         yield Problem("Documents have no passages, so no search finds them.", names)
-    yield from _damaged_passages(store, encoding.encoding_id)
+    without = {digest for digest, _ in missing}
+    for content_id in store.damaged_contents(encoding.encoding_id):
+        names = tuple(store.ids_of_contents([content_id]).get(content_id, []))
+        if not without.intersection(store.hashes_of_contents([content_id])):
+            yield Problem("Stored token embeddings are damaged or missing; the text is unharmed.", names)
     if stage_id is not None:
         for passage_id, content_id, sound in store.codes_to_check(encoding.encoding_id, stage_id, code_bytes):
             if not sound:
                 names = tuple(store.ids_of_contents([content_id]).get(content_id, []))
                 yield Problem(f"The first stage's code of passage {passage_id} is missing or damaged.", names)
-
-
-def _damaged_passages(store: Store, encoding_id: int) -> Iterator[Problem]:
-    for content_id in store.damaged_contents(encoding_id):
-        names = tuple(store.ids_of_contents([content_id]).get(content_id, []))
-        yield Problem("Stored token embeddings are damaged; the text is unharmed.", names)

@@ -400,3 +400,46 @@ def test_a_terminal_without_unicode_still_gets_its_hits(notes: Path, path: Path)
         assert done.stderr == b""
         if extra:
             assert json.loads(done.stdout)["hits"][0]["text"] == "Grüße 漢字"
+
+
+def test_a_broken_first_record_on_standard_input_is_an_error_not_a_text(
+    shell: Shell, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for content in (b'{bad json\n{"id": "2", "text": "two"}\n', b'\n\n{"id": 2}\n'):
+        _feed(monkeypatch, content)
+        assert "standard input, line" in shell.fails("index", "-", "--db", path, "--model", TINY)
+    _feed(monkeypatch, b'\n{"id": "2", "text": "two"}\n')
+    assert shell.json("index", "-", "--db", path, "--model", TINY)["added"] == 1
+
+
+def test_two_files_with_one_id_are_an_error_that_names_both(shell: Shell, tmp_path: Path, path: Path) -> None:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        (folder / name).write_text('{"id": "1", "text": "' + name + '"}\n')
+    error = shell.fails("index", folder, "--db", path, "--model", TINY)
+    assert "a.jsonl" in error
+    assert "b.jsonl both have a document with the id '1'" in error
+
+
+def test_an_empty_folder_prunes_nothing(shell: Shell, tmp_path: Path, path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    (folder / "a.txt").write_text("red kettle")
+    shell("index", folder, "--db", path, "--model", TINY)
+    (folder / "a.txt").unlink()
+    report = shell.json("index", folder, "--db", path, "--prune")
+    assert (report["removed"], report["documents"]) == (0, 1)
+    assert "is it mounted?" in shell.err
+
+
+def test_compact_gives_back_the_space_of_deleted_documents(shell: Shell, path: Path) -> None:
+    with Index.open(path, model=TINY) as index:
+        index.add([f"red kettle number {number} " * 9 for number in range(300)])
+        index.delete(index.ids()[1:])
+    report = shell.json("compact", "--db", path)
+    assert report["freed_bytes"] > 100_000
+    assert report["file_bytes"] == path.stat().st_size
+    with Index.open(path) as index:
+        assert len(index) == 1
+        assert index.verify().problems == ()

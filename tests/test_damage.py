@@ -55,7 +55,7 @@ def test_damaged_token_embeddings_are_found_and_made_again(damaged: Path) -> Non
         assert problem.ids == ("red",)
         for options in ({}, {"exact": True}, {"n_candidates": 5}):
             with pytest.raises(
-                StoreFormatError, match=r"index\.db: stored token embeddings of 'red' are damaged .*reenc"
+                StoreFormatError, match=r"index\.db: the stored token embeddings of 'red' are damaged .*reenc"
             ):
                 index.search("kettle", **options)  # type: ignore[arg-type]
         # What is not touched goes on working.
@@ -146,7 +146,7 @@ def test_metadata_that_is_no_longer_json_is_found(damaged: Path) -> None:
         connection.execute("UPDATE documents SET metadata = '{\"a\":' WHERE id = 'red'")
     with Index.open(damaged, model=WordEncoder()) as index:
         assert [problem.ids for problem in index.verify().problems] == [("red",)]
-        with pytest.raises(StoreFormatError, match=r"index\.db: the metadata of 'red' is damaged"):
+        with pytest.raises(StoreFormatError, match=r"index\.db: the record of 'red' is damaged"):
             index.get("red")
 
 
@@ -166,7 +166,51 @@ def test_a_document_that_points_nowhere_is_found(damaged: Path) -> None:
         connection.execute("UPDATE documents SET content_id = 99 WHERE id = 'red'")
     with Index.open(damaged, model=WordEncoder()) as index:
         assert any("documents" in problem.message for problem in index.verify().problems)
-        assert index.search("cup", k=1)[0].id == "blue"
+        # Going on would silently find less than there is.
+        with pytest.raises(
+            StoreFormatError, match=r"index\.db: the stored token embeddings of .red. .*a passage is missing"
+        ):
+            index.search("cup", k=1)
+
+
+def test_metadata_changed_behind_our_back_is_found(damaged: Path) -> None:
+    with Index.open(damaged, model=WordEncoder()) as index:
+        index.add([{"id": "red", "text": "red kettle", "metadata": {"room": "cellar"}}])
+    with _raw(damaged) as connection:
+        connection.execute("UPDATE documents SET metadata = replace(metadata, 'cellar', 'celler') WHERE id = 'red'")
+    with Index.open(damaged, model=WordEncoder()) as index:
+        assert [problem.ids for problem in index.verify().problems] == [("red",)]
+        for options in ({}, {"filter": {"room": "cellar"}}):
+            with pytest.raises(StoreFormatError, match="'red'"):
+                index.search("kettle", **options)  # type: ignore[arg-type]
+
+
+def test_documents_that_swapped_their_texts_are_found(damaged: Path) -> None:
+    with _raw(damaged) as connection:
+        connection.execute("UPDATE documents SET content_id = 3 - content_id")
+    with Index.open(damaged, model=WordEncoder()) as index:
+        assert {name for problem in index.verify().problems for name in problem.ids} >= {"red", "blue"}
+        with pytest.raises(StoreFormatError, match="damaged"):
+            index.search("kettle")
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_search_never_silently_misses_passages_or_codes(damaged: Path, exact: bool) -> None:
+    with _raw(damaged) as connection:
+        connection.execute(f"DELETE FROM {'passages' if exact else 'codes'} WHERE passage_id = 1")
+    with Index.open(damaged, model=WordEncoder()) as index:
+        assert index.verify().problems
+        with pytest.raises(StoreFormatError, match="reencode"):
+            index.search("cup", exact=exact, n_candidates=None if exact else 1)
+
+
+def test_codes_that_belong_to_another_text_are_found(damaged: Path) -> None:
+    with _raw(damaged) as connection:
+        connection.execute("UPDATE codes SET content_id = 3 - content_id")
+    with Index.open(damaged, model=WordEncoder()) as index:
+        assert len(index.verify().problems) == 2
+        with pytest.raises(StoreFormatError, match="code of passage"):
+            index.search("cup", n_candidates=1)
 
 
 def test_a_page_of_rubbish_is_a_typed_error_or_a_problem(path: Path) -> None:

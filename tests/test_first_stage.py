@@ -171,7 +171,7 @@ def test_muvera_equals_the_reference_loop(settings: MuveraSettings) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_repetitions": 0}, "num_repetitions is 0, expected at least 1"),
+        ({"num_repetitions": 0}, "num_repetitions is 0, expected 1 to 1000"),
         ({"num_simhash_projections": -1}, "num_simhash_projections is -1, expected 0 to 16"),
         ({"num_simhash_projections": 17}, "num_simhash_projections is 17, expected 0 to 16"),
         ({"projection_dimension": 0}, "projection_dimension is 0, expected 1 to 65536"),

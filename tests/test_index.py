@@ -555,3 +555,14 @@ def test_a_large_document_passes_through_in_bounded_steps(path: Path) -> None:
         hit = index.search("24999", k=1)[0]
         assert "24999" in hit.passage.text
         assert hit.text == text
+
+
+def test_compact_removes_what_a_cancelled_list_left_behind(path: Path, encoder: WordEncoder) -> None:
+    texts = [f"secret number {number}" for number in range(200)]
+    with Index.open(path, model=encoder) as index:
+        with pytest.raises(CancelledError):
+            index.add(texts, progress=lambda done, _: done < 100)
+        index.compact()
+    assert b"secret number" not in path.read_bytes()
+    with Index.open(path, model=encoder) as index:
+        assert index.add(texts).encoded == 200

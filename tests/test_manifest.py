@@ -260,6 +260,28 @@ def test_an_index_can_be_read_after_its_model_folder_is_gone(folder: Path, path:
     shutil.rmtree(folder)
     with Index.open(path) as index:
         assert [(index.get(name) or {})["text"] for name in index.ids()] == ["red kettle"]
-        with pytest.raises(ModelNotFoundError, match=f"No model '{folder}'"):
+        with pytest.raises(ModelNotFoundError, match=f"'tiny', which is not at {folder} any more. .*--model FOLDER"):
             index.search("kettle")
         assert index.delete(index.ids()) == 1
+
+
+def test_a_model_that_moved_is_used_from_where_the_caller_says(folder: Path, path: Path) -> None:
+    with Index.open(path, model=folder) as index:
+        index.add(["red kettle"])
+    moved = folder.rename(folder.with_name("elsewhere"))
+    with Index.open(path, model=str(moved)) as index:
+        assert index.search("kettle")[0].text == "red kettle"
+
+
+def test_a_file_made_without_prompts_opens_with_the_models_name(folder: Path, path: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["encoding"]["prompts"] = {"query": "search_query: ", "document": ""}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with Index.open(path, model=Encoder.load(folder, use_prompts=False)) as index:
+        index.add(["red kettle"])
+        score = index.search("kettle")[0].score
+    for model in (None, folder):
+        with Index.open(path, model=model) as index:
+            assert index.search("kettle")[0].score == score
+    with pytest.raises(StoreMismatchError, match="without its prompts"):
+        Index.open(path, model=Encoder.load(folder))

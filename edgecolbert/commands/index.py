@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from edgecolbert.commands.output import add_database, add_json, add_model, positive, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from edgecolbert.index import Index
+    from edgecolbert.sources import Reading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +51,8 @@ def run(options: argparse.Namespace) -> int:
             done += len(report.ids)
             for name in ("added", "updated", "unchanged", "encoded"):
                 totals[name] += getattr(report, name)
-            # What could not be read is not known to be gone.
-            if options.prune and source.root is not None and not reading.incomplete:
-                totals["removed"] += index.prune(source.root, report.ids)
+            if options.prune and source.root is not None:
+                totals["removed"] += _prune(index, source.root, report.ids, reading)
         n_documents = len(index)
     for message in reading.messages:
         print(f"edgecolbert: {message}", file=sys.stderr)
@@ -61,3 +65,14 @@ def run(options: argparse.Namespace) -> int:
             + f"; {n_documents} documents in {options.db}"
         )
     return 0
+
+
+def _prune(index: Index, root: str, present: list[str], reading: Reading) -> int:
+    """Remove what has vanished, unless it may only be out of sight."""
+    if reading.incomplete:
+        reading.messages.append(f"nothing pruned from {root}: what could not be read is not known to be gone")
+        return 0
+    if not present:
+        reading.messages.append(f"nothing pruned from {root}: no document was found there at all; is it mounted?")
+        return 0
+    return index.prune(root, present)

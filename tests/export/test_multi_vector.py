@@ -118,6 +118,13 @@ def test_settings_are_found_where_this_layout_has_them(tmp_path):
     assert settings.skiplist_words == ("!",)
 
 
+def test_lengths_that_are_not_named_are_the_limits_of_the_backbone(tmp_path):
+    checkpoint = native(tmp_path)
+    change_json(checkpoint / "sentence_bert_config.json", document_length=...)
+    settings = read_checkpoint(checkpoint).settings
+    assert (settings.query_length, settings.document_length) == (64, 64)
+
+
 def test_expansion_to_a_least_length_is_refused(tmp_path):
     with pytest.raises(ModelFormatError, match="strategy 'fixed'"):
         read_checkpoint(native(tmp_path, query_expansion={"strategy": "min", "length": 20}))

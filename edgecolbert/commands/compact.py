@@ -1,0 +1,27 @@
+"""`edgecolbert compact`."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgecolbert.commands.output import add_database, add_json, print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command's options."""
+    add_database(parser)
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the file anew without what nobody needs."""
+    from edgecolbert.index import Index
+
+    with Index.open(options.db, create=False) as index:
+        freed = index.compact()
+        n_bytes = index.stats().file_bytes
+    if options.json:
+        print_json({"freed_bytes": freed, "file_bytes": n_bytes})
+    else:
+        print(f"{freed:,} bytes given back; the file has {n_bytes:,}")
+    return 0
