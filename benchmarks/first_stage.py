@@ -48,7 +48,7 @@ def read_tokens(path: Path) -> tuple[list[str], list[FloatArray]]:
         with store.snapshot():
             pinned = store.encoding()
             assert pinned is not None
-            passages = [passage for batch in store.passages(pinned.encoding_id) for passage in batch]
+            passages = list(store.passages(pinned.encoding_id))
             names = store.ids_of_contents(passage.content_id for passage in passages)
         return [names[passage.content_id][0] for passage in passages], [p.tokens.to_float() for p in passages]
     finally:

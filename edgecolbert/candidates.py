@@ -6,13 +6,19 @@ before each search whenever the database says that something changed.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.errors import StoreFormatError
-from edgecolbert.fde import FirstStage, FloatArray, Int8Array
 from edgecolbert.store import Store, code_crc
 
+if TYPE_CHECKING:
+    from edgecolbert.fde import FirstStage
+
+FloatArray = npt.NDArray[np.float32]
+Int8Array = npt.NDArray[np.int8]
 IntArray = npt.NDArray[np.int64]
 
 # How many times as many texts the scan finds as are wanted; recall at this width is near that of a perfect order.

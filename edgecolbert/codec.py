@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,7 @@ Int8Array = npt.NDArray[np.int8]
 FloatArray = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class QuantizedTokens:
+class QuantizedTokens(NamedTuple):
     """Token embeddings of one passage.
 
     Attributes:
@@ -47,30 +45,6 @@ class QuantizedTokens:
     def to_float(self) -> FloatArray:
         """The stored embeddings, float32 [n_tokens, dim]."""
         return self.values.astype(np.float32) * np.float32(self.scale)
-
-
-@dataclass(frozen=True)
-class PackedTokens:
-    """Token embeddings of several passages, end to end.
-
-    Attributes:
-        values: int8 [sum of lengths, dim].
-        lengths: int64 [n_passages], tokens of each passage; 0 is allowed.
-        scales: float32 [n_passages].
-    """
-
-    values: Int8Array
-    lengths: npt.NDArray[np.int64]
-    scales: FloatArray
-
-    @classmethod
-    def pack(cls, passages: Sequence[QuantizedTokens]) -> PackedTokens:
-        """Put passages end to end; at least one is needed to know the size of a token."""
-        return cls(
-            np.concatenate([passage.values for passage in passages]),
-            np.array([len(passage.values) for passage in passages], dtype=np.int64),
-            np.array([passage.scale for passage in passages], dtype=np.float32),
-        )
 
 
 def quantize(embeddings: FloatArray) -> QuantizedTokens:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from operator import index as whole_number
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
@@ -17,13 +17,15 @@ from edgecolbert.candidates import CandidateScan
 from edgecolbert.documents import Document, check_id
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, StoreFormatError, StoreMismatchError
-from edgecolbert.fde import FdeSettings, FirstStage
 from edgecolbert.passages import FloatArray, PassageEncoder
 from edgecolbert.pinning import Model, ModelIdentity, check_pin, check_reference, find_pinned_model
 from edgecolbert.results import AddReport, Hit, IndexStats, VerifyReport
 from edgecolbert.search import Best, hits, ranked_documents, score_contents
 from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.tokenizer import check_text
+
+if TYPE_CHECKING:
+    from edgecolbert.fde import FdeSettings, FirstStage
 
 Progress = Callable[[int, int | None], bool | None]
 
@@ -101,8 +103,8 @@ class Index:
             raise InputTypeError(f"path is {type(path).__name__}, expected a string or a path.")
         if "\0" in str(path):
             raise InputError(f"path is {str(path)!r}, which holds a NUL; no file can be called that.")
-        if fde is not None and not isinstance(fde, FdeSettings):
-            raise InputTypeError(f"fde is {type(fde).__name__}, expected FdeSettings.")
+        if fde is not None:
+            _check_fde(fde)
         identity = None if model is None else ModelIdentity.of(model)
         store = Store(os.fspath(path), create=create, read_only=read_only, timeout=timeout)
         try:
@@ -525,6 +527,13 @@ def _pin(
     with store.change():
         # Another process may have made and pinned the file a moment ago.
         return store.encoding() or store.add_encoding(wanted)
+
+
+def _check_fde(fde: object) -> None:
+    from edgecolbert.fde import FdeSettings  # a search that scores everything does without it
+
+    if not isinstance(fde, FdeSettings):
+        raise InputTypeError(f"fde is {type(fde).__name__}, expected FdeSettings.")
 
 
 def _check_settings(pinned: PinnedEncoding, path: str, split_documents: bool | None, fde: FdeSettings | None) -> None:

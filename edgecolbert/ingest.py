@@ -215,9 +215,7 @@ class Ingest:
 
     def _refit(self, settings: FdeSettings) -> None:
         """Fit the first stage to all passages there are by now, and make their codes again from stored tokens."""
-        everything: list[StoredPassage] = []
-        for batch in self._store.passages(self._pinned.encoding_id, self._store.staged_content_ids()):
-            everything += batch
+        everything = list(self._store.passages(self._pinned.encoding_id, self._store.staged_content_ids()))
         number, stage, _ = self._fit(settings, everything)
         for passage in everything:
             code = stage.document_code(passage.tokens.to_float())

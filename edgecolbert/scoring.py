@@ -6,18 +6,20 @@ rows and thereby lifts negative maxima to 0 (rule R43), nothing here depends on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecolbert.codec import PackedTokens, QuantizedTokens
+from edgecolbert.codec import QuantizedTokens
 from edgecolbert.linalg import product
 
 FloatArray = npt.NDArray[np.float32]
+_Key = TypeVar("_Key")
 
-# Rows unpacked to float32 at a time: 8k x 96 x 4 bytes stay in the second-level cache of small boards.
-_BLOCK_ROWS = 8_192
+# Rows unpacked to float32 at a time: 4k x 96 x 4 bytes stay in the cache.
+_BLOCK_ROWS = 4_096
 
 
 def maxsim(query: FloatArray, document: FloatArray) -> float:
@@ -50,37 +52,60 @@ def maxsim_packed(queries: Sequence[FloatArray], documents: Sequence[QuantizedTo
     Returns:
         float32 [len(queries), len(documents)]. A document without tokens scores as in `maxsim`.
     """
-    if not documents:
-        return np.empty((len(queries), 0), dtype=np.float32)
-    return score_packed(queries, PackedTokens.pack(documents))
+    scores = np.empty((len(queries), len(documents)), dtype=np.float32)
+    for positions, block in maxsim_blocks(queries, enumerate(documents)):
+        scores[:, positions] = block
+    return scores
 
 
-def score_packed(queries: Sequence[FloatArray], documents: PackedTokens) -> FloatArray:
-    """The same as `maxsim_packed` for documents that lie end to end already.
+def maxsim_blocks(
+    queries: Sequence[FloatArray], documents: Iterable[tuple[_Key, QuantizedTokens]]
+) -> Iterator[tuple[list[_Key], FloatArray]]:
+    """The same for a stream of documents, none of which is held longer than it takes to unpack it.
 
     Args:
         queries: float32 [n_query_tokens, dim] of each query.
-        documents: int8 token embeddings.
+        documents: Pairs of anything and int8 token embeddings.
 
-    Returns:
-        float32 [len(queries), n_documents].
+    Yields:
+        Some of those things, in order, and their documents' scores, float32 [len(queries), how many].
     """
-    scores = np.empty((len(queries), len(documents.lengths)), dtype=np.float32)
-    for row, query in zip(scores, queries, strict=True):
-        row[:] = -len(query)
-    ends = np.cumsum(documents.lengths)
-    filled = np.flatnonzero(documents.lengths)
-    first = 0
-    while first < len(filled):
-        # As many whole documents as fit a block; a longer one is a block of its own.
-        begin = ends[filled[first]] - documents.lengths[filled[first]]
-        last = max(first + 1, int(np.searchsorted(ends[filled], begin + _BLOCK_ROWS, side="right")))
-        block = filled[first:last]
-        values = documents.values[begin : ends[block[-1]]].astype(np.float32)
-        starts = ends[block] - documents.lengths[block] - begin
-        for row, query in zip(scores, queries, strict=True):
-            if len(query):
-                best = np.maximum.reduceat(product(values, query.T), starts, axis=0)
-                row[block] = best.sum(axis=1, dtype=np.float32) * documents.scales[block]
-        first = last
+    columns = [np.ascontiguousarray(query.T) for query in queries]
+    # One buffer for all blocks: fresh memory for each would cost more than the products.
+    buffer = np.empty((0, 0), dtype=np.float32)
+    keys: list[_Key] = []
+    lengths: list[int] = []
+    scales: list[float] = []
+    rows = 0
+    for key, (values, scale) in documents:
+        n_tokens = len(values)
+        if keys and rows + n_tokens > _BLOCK_ROWS:
+            yield keys, _block_scores(columns, buffer[:rows], lengths, scales)
+            keys, lengths, scales, rows = [], [], [], 0
+        if rows + n_tokens > len(buffer):
+            # The first document, or one that is longer than a block and has the buffer to itself.
+            buffer = np.empty((max(_BLOCK_ROWS, n_tokens), values.shape[1]), dtype=np.float32)
+        if n_tokens:
+            buffer[rows : rows + n_tokens] = values
+        rows += n_tokens
+        keys.append(key)
+        lengths.append(n_tokens)
+        scales.append(scale)
+    if keys:
+        yield keys, _block_scores(columns, buffer[:rows], lengths, scales)
+
+
+def _block_scores(
+    columns: Sequence[FloatArray], values: FloatArray, lengths: list[int], scales: list[float]
+) -> FloatArray:
+    sizes = np.array(lengths)
+    filled = np.flatnonzero(sizes)
+    starts = (np.cumsum(sizes) - sizes)[filled]
+    weights = np.array(scales, dtype=np.float32)[filled]
+    scores = np.empty((len(columns), len(lengths)), dtype=np.float32)
+    for row, query in zip(scores, columns, strict=True):
+        row[:] = -query.shape[1]
+        if query.size and len(filled):
+            best = np.maximum.reduceat(product(values, query), starts, axis=0)
+            row[filled] = best.sum(axis=1, dtype=np.float32) * weights
     return scores

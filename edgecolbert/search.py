@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.errors import StoreFormatError
 from edgecolbert.results import Hit, Passage
-from edgecolbert.scoring import score_packed
+from edgecolbert.scoring import maxsim_blocks
 from edgecolbert.store import Store
 
 FloatArray = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Best:
+class Best(NamedTuple):
     """The best passage of one text for one query.
 
     Attributes:
@@ -46,13 +45,14 @@ def score_contents(
         For each query the best passage by content number. Of equal passages the first wins.
     """
     best: list[dict[int, Best]] = [{} for _ in queries]
-    for batch in store.packed_passages(encoding_id, content_ids):
-        scores = score_packed(queries, batch.tokens)
+    passages = store.passages(encoding_id, content_ids, complete=True)
+    places = (((passage.content_id, passage.start, passage.end), passage.tokens) for passage in passages)
+    for block, scores in maxsim_blocks(queries, places):
         for row, found in zip(scores, best, strict=True):
-            for content_id, span, score in zip(batch.content_ids, batch.spans, row.tolist(), strict=True):
+            for (content_id, start, end), score in zip(block, row.tolist(), strict=True):
                 known = found.get(content_id)
                 if known is None or score > known.score:
-                    found[content_id] = Best(score, *span)
+                    found[content_id] = Best(score, start, end)
     return best
 
 

@@ -16,20 +16,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edgecolbert.codec import PackedTokens, QuantizedTokens
+from edgecolbert.codec import QuantizedTokens
 from edgecolbert.connection import open_connection, reading, translated_errors, writing
 from edgecolbert.documents import Document, Record
 from edgecolbert.errors import StoreError, StoreFormatError, StoreReadOnlyError
-from edgecolbert.fde import FdeSettings, FirstStage, Int8Array
 from edgecolbert.filters import HAS_NUL, filter_sql, matches
 from edgecolbert.schema import prepare_schema
 
-# Passages read at a time: about 5 MB of token embeddings.
+if TYPE_CHECKING:
+    from edgecolbert.fde import FirstStage, Int8Array
+
+# Texts looked up by one statement.
 _READ_BATCH = 256
+# What a passage's checksum covers before its token embeddings: place, span, number of tokens, scale.
+_PASSAGE = struct.Struct("<7qd").pack
 _FOREIGN_KEYS = "PRAGMA foreign_key_check"
 
 
@@ -54,8 +58,7 @@ class PinnedEncoding:
     settings: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class StoredPassage:
+class StoredPassage(NamedTuple):
     """One passage and its token embeddings.
 
     Attributes:
@@ -71,21 +74,6 @@ class StoredPassage:
     start: int
     end: int
     tokens: QuantizedTokens
-
-
-@dataclass(frozen=True)
-class PackedPassages:
-    """Several passages, ready for scoring.
-
-    Attributes:
-        content_ids: The text that each is of.
-        spans: The character offsets of each in its text.
-        tokens: Their token embeddings.
-    """
-
-    content_ids: list[int]
-    spans: list[tuple[int, int]]
-    tokens: PackedTokens
 
 
 class Store:
@@ -196,6 +184,8 @@ class Store:
         ).fetchone()
         if row is None:
             return None
+        from edgecolbert.fde import FdeSettings, FirstStage  # a search that scores everything does without it
+
         number, settings, cells, mean, fitted_on, checksum, dim = row
         if _crc(settings.encode(), cells or b"", mean or b"") != checksum:
             raise StoreFormatError(
@@ -268,81 +258,55 @@ class Store:
             *(passage_id, content_id, first_stage_id, code_crc(passage_id, content_id, first_stage_id, blob), blob),
         )
 
-    def passages(self, encoding_id: int, content_ids: Sequence[int] | None = None) -> Iterator[list[StoredPassage]]:
-        """Passages of some texts, or of all texts that documents point to, in batches, in the order of the texts.
+    def passages(
+        self, encoding_id: int, content_ids: Sequence[int] | None = None, *, complete: bool = False
+    ) -> Iterator[StoredPassage]:
+        """Passages of some texts, or of all texts that documents point to, one at a time.
 
         Args:
             encoding_id: Which vectors.
             content_ids: The texts, or None for all that documents point to.
+            complete: Every text must have all its passages; a search that missed some would silently find less.
 
         Yields:
             Passages with their token embeddings, checked against their checksums.
 
         Raises:
-            StoreFormatError: If a row is damaged; the message names the documents.
+            StoreFormatError: If a row is damaged or missing; the message names the documents.
         """
-        if content_ids is None:
-            content_ids = self.shown_content_ids()
-        for dim, rows in self._passage_rows(encoding_id, content_ids, complete=False):
-            yield [
-                StoredPassage(number, content, start, end, QuantizedTokens.from_bytes(blob, scale, dim))
-                for number, content, _, _, _, start, end, _, scale, _, blob in rows
-            ]
-
-    def packed_passages(self, encoding_id: int, content_ids: Sequence[int] | None = None) -> Iterator[PackedPassages]:
-        """The same as `passages`, with the token embeddings of a batch end to end, ready for scoring.
-
-        Every text must have all its passages: a search that missed some would silently find less.
-
-        Args:
-            encoding_id: Which vectors.
-            content_ids: The texts, or None for all that documents point to.
-
-        Yields:
-            Batches; a text with many passages may be spread over several.
-        """
-        if content_ids is None:
-            content_ids = self.shown_content_ids()
-        for dim, rows in self._passage_rows(encoding_id, content_ids, complete=True):
-            _, contents, _, _, _, starts, ends, lengths, scales, _, blobs = zip(*rows, strict=True)
-            yield PackedPassages(
-                list(contents),
-                list(zip(starts, ends, strict=True)),
-                PackedTokens(
-                    np.frombuffer(b"".join(blobs), dtype=np.int8).reshape(-1, dim),
-                    np.array(lengths, dtype=np.int64),
-                    np.array(scales, dtype=np.float32),
-                ),
-            )
-
-    def _passage_rows(
-        self, encoding_id: int, content_ids: Sequence[int], *, complete: bool
-    ) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
-        """The encoding's dim and checked rows of passages, in batches that are not empty."""
         (dim,) = self._one("SELECT dim FROM encodings WHERE encoding_id = ?", encoding_id)
+        for cursor, wanted in self._passage_cursors(encoding_id, content_ids):
+            n_seen = dict.fromkeys(wanted, 0)
+            n_expected = dict.fromkeys(wanted, 1)
+            # Not a batch at a time: giving back megabytes and asking for them again costs more than the reading.
+            for row in cursor:
+                number, content_id, _, _, n_passages, start, end, _, scale, _, blob = row
+                if not _is_sound(row, dim):
+                    raise self._damaged_vectors(content_id, f"passage {number} is damaged")
+                n_seen[content_id] += 1
+                n_expected[content_id] = n_passages
+                yield StoredPassage(number, content_id, start, end, QuantizedTokens.from_bytes(blob, scale, dim))
+            for content_id in wanted if complete else ():
+                if n_seen[content_id] != n_expected[content_id]:
+                    raise self._damaged_vectors(content_id, "a passage is missing")
+
+    def _passage_cursors(
+        self, encoding_id: int, content_ids: Sequence[int] | None
+    ) -> Iterator[tuple[sqlite3.Cursor, Sequence[int]]]:
+        """Cursors over the passages of some texts, each with the texts it is about."""
+        columns = (
+            "SELECT passage_id, content_id, encoding_id, ordinal, n_passages, span_start, span_end, n_tokens, scale, "
+            "checksum, tokens FROM passages WHERE encoding_id = ?"
+        )
+        if content_ids is None:
+            # In the order of the file, which is twice as fast as looking up every text.
+            sql = f"{columns} AND +content_id IN (SELECT content_id FROM documents) ORDER BY passage_id"
+            yield self._run(sql, encoding_id), self.shown_content_ids()
+            return
         for first in range(0, len(content_ids), _READ_BATCH):
             batch = content_ids[first : first + _READ_BATCH]
-            cursor = self._run(
-                "SELECT passage_id, content_id, encoding_id, ordinal, n_passages, span_start, span_end, n_tokens, "
-                "scale, checksum, tokens FROM passages WHERE content_id IN (SELECT value FROM json_each(?)) "
-                "AND encoding_id = ? ORDER BY content_id, ordinal",
-                json.dumps(batch),
-                encoding_id,
-            )
-            n_seen = dict.fromkeys(batch, 0)
-            n_expected = dict.fromkeys(batch, 1)
-            # One text alone may have thousands of passages.
-            while rows := cursor.fetchmany(_READ_BATCH):
-                for row in rows:
-                    content_id = row[1]
-                    if not _is_sound(row, dim):
-                        raise self._damaged_vectors(content_id, f"passage {row[0]} is damaged")
-                    n_seen[content_id] += 1
-                    n_expected[content_id] = row[4]
-                yield dim, rows
-            for content_id in batch:
-                if complete and n_seen[content_id] != n_expected[content_id]:
-                    raise self._damaged_vectors(content_id, "a passage is missing")
+            sql = f"{columns} AND content_id IN (SELECT value FROM json_each(?)) ORDER BY content_id, ordinal"
+            yield self._run(sql, encoding_id, json.dumps(batch)), batch
 
     def _damaged_vectors(self, content_id: int, what: str) -> StoreFormatError:
         ids = ", ".join(repr(name) for name in self.ids_of_contents([content_id]).get(content_id, []))
@@ -570,7 +534,7 @@ class Store:
         """The numbers of the texts of which a passage is damaged or missing."""
         for content_id in self.shown_content_ids():
             try:
-                for _ in self.packed_passages(encoding_id, [content_id]):
+                for _ in self.passages(encoding_id, [content_id], complete=True):
                     pass
             except StoreFormatError:
                 yield content_id
@@ -650,17 +614,17 @@ def _crc(*parts: bytes) -> int:
 
 def _is_sound(row: tuple[Any, ...], dim: int) -> bool:
     """Whether a row of `passages` matches its checksum; damage can change the type of a column, too."""
-    *columns, checksum, blob = row[1:]
+    blob = row[-1]
     try:
-        return bool(len(blob) == columns[-2] * dim and _passage_crc(*columns, blob) == checksum)
+        return bool(len(blob) == row[7] * dim and zlib.crc32(blob, zlib.crc32(_PASSAGE(*row[1:9]))) == row[9])
     except (TypeError, struct.error):
         return False
 
 
 def _passage_crc(*columns: Any) -> int:
     """The checksum of a passage: place, span, number of tokens and scale, then the token embeddings."""
-    *numbers, scale, blob = columns
-    return _crc(struct.pack("<7qd", *numbers, scale), blob)
+    *numbers, blob = columns
+    return zlib.crc32(blob, zlib.crc32(_PASSAGE(*numbers)))
 
 
 def code_crc(passage_id: int, content_id: int, first_stage_id: int, blob: bytes) -> int:

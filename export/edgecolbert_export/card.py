@@ -51,9 +51,10 @@ def _default_description(manifest: ModelManifest) -> str:
 def _usage(manifest: ModelManifest) -> str:
     return (
         "```python\n"
-        "from edgecolbert import Encoder, Index\n\n"
-        f'encoder = Encoder.load("{manifest.name}")  # or the path of this folder\n'
-        'queries = encoder.encode_queries(["what is late interaction?"])\n'
+        "from edgecolbert import Index\n\n"
+        f'with Index.open("notes.db", model="{manifest.name}") as index:  # or the path of this folder\n'
+        '    index.add(["Bees dance to tell where food is.", "The moon raises two tides a day."])\n'
+        '    print(index.search("how do bees talk?", k=1)[0].text)\n'
         "```"
     )
 

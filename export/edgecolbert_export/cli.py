@@ -66,7 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
     from edgecolbert_export.recipe import Recipe, find_recipe_for, read_recipe
 
     recipe = read_recipe(arguments.recipe) if arguments.recipe else find_recipe_for(arguments.checkpoint)
-    recipe = recipe or Recipe(name=Path(arguments.checkpoint).name or "model", source="local")
+    if recipe is None:
+        source_name = "local" if Path(arguments.checkpoint).is_dir() else arguments.checkpoint
+        recipe = Recipe(name=Path(arguments.checkpoint).name or "model", source=source_name)
     if arguments.name:
         recipe = replace(recipe, name=arguments.name)
     source = fetch(arguments.checkpoint, arguments.revision or recipe.revision)

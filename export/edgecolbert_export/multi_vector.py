@@ -20,8 +20,8 @@ DENSE_TYPES = {f"{_BASE}.dense.Dense", f"{_BASE}.Dense"}
 NORMALIZE_TYPES = {f"{_BASE}.normalize.Normalize", f"{_BASE}.Normalize"}
 MASK_TYPES = {_MASK_TYPE, "sentence_transformers.multi_vector_encoder.modules.MultiVectorMask"}
 OTHER_TYPES = NORMALIZE_TYPES | MASK_TYPES
-# Its documents have no length of their own where the file says none: the tokenizer's limit, or the positions, apply.
-_LONGEST = 512
+# Of BERT; for a backbone that names no limit at all.
+_USUAL_LIMIT = 512
 
 
 def is_layout(config: dict[str, Any], modules: list[dict[str, Any]]) -> bool:
@@ -56,13 +56,14 @@ def read_settings(
         ModelFormatError: If it masks tokens in a way that the runtime does not know.
     """
     path = folder / "sentence_bert_config.json"
+    longest = _longest(folder)
     values: dict[str, Any] = {
         "do_lower_case": backbone_config.get("do_lower_case", False),
-        "document_length": backbone_config.get("document_length", _LONGEST),
+        "document_length": backbone_config.get("document_length", longest),
         "unknown_words_are_unk": False,
         "skiplist_words": _skiplist(folder, modules),
     }
-    values |= _expansion(backbone_config, path)
+    values |= _expansion(backbone_config, longest, path)
     prompts = config.get("prompts") or {}
     tokens = _added_tokens(folder)
     values["prompts"] = {}
@@ -74,10 +75,19 @@ def read_settings(
     return settings_from(values, path)
 
 
-def _expansion(backbone_config: dict[str, Any], path: Path) -> dict[str, Any]:
+def _longest(folder: Path) -> int:
+    """Length of texts where the files name none: the least limit of tokenizer and backbone, as in that package."""
+    limits = (
+        read_optional_json_object(folder / "tokenizer_config.json").get("model_max_length"),
+        read_optional_json_object(folder / "config.json").get("max_position_embeddings"),
+    )
+    return min((int(limit) for limit in limits if isinstance(limit, int | float)), default=_USUAL_LIMIT)
+
+
+def _expansion(backbone_config: dict[str, Any], longest: int, path: Path) -> dict[str, Any]:
     expansion = backbone_config.get("query_expansion")
     if expansion is None:
-        return {"do_query_expansion": False, "query_length": backbone_config.get("query_length", _LONGEST)}
+        return {"do_query_expansion": False, "query_length": backbone_config.get("query_length", longest)}
     if not isinstance(expansion, dict) or expansion.get("strategy") != "fixed":
         raise ModelFormatError(
             f"{path} has the query_expansion {expansion!r}, expected the strategy 'fixed'. The runtime expands queries "
@@ -116,8 +126,8 @@ def _skiplist(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
 
 def _added_tokens(folder: Path) -> list[str]:
     content = read_optional_json_object(folder / "tokenizer.json")
-    added = [entry["content"] for entry in content.get("added_tokens", []) if not entry.get("special")]
-    return sorted(added, key=len, reverse=True)
+    # It saves prefixes as special tokens, PyLate as ordinary ones.
+    return sorted((entry["content"] for entry in content.get("added_tokens", [])), key=len, reverse=True)
 
 
 def _split_prompt(prompt: str, tokens: list[str]) -> tuple[str, str]:

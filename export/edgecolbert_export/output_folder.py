@@ -68,6 +68,8 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
         yield building
         building.chmod(0o755)
         _put_in_place(building, out)
+    except EdgeColbertError:
+        raise  # some of ours are OSErrors too, and say more
     except OSError as error:
         raise InputError(
             f"{out} cannot be written: {error}. Nothing was left behind; make room and try again."

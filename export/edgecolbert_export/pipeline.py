@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from edgecolbert.encoder import Encoder
-from edgecolbert.errors import InputError, ModelFormatError
+from edgecolbert.errors import EdgeColbertError, InputError, ModelFormatError
 from edgecolbert.goldens import GOLDENS_NAME, check_goldens, pack_goldens
 from edgecolbert.manifest import MANIFEST_NAME, EncodingSettings, FileRecord, ModelManifest
 from edgecolbert_export import backbone, graph
@@ -88,54 +88,66 @@ def export_model(options: ExportOptions, progress: Progress = silent) -> ModelMa
         InputError: If an option is wrong, or the output exists or cannot be written.
         MissingExtraError: If verification is wanted and no reference is installed.
     """
-    recipe = options.recipe
-    profile = find_profile(options.profile or recipe.profile or DEFAULT_PROFILE)
-    overrides = recipe.overrides | options.overrides
-    head = options.head or recipe.head
+    profile = find_profile(options.profile or options.recipe.profile or DEFAULT_PROFILE)
     check_output(options.out, force=options.force)
     texts = read_probe_corpus(options.probe)
-    with tempfile.TemporaryDirectory(prefix="edgecolbert-export-") as scratch:
-        progress("Reading the checkpoint")
-        source = options.checkpoint
-        if head:
-            progress(f"Fitting the head {head} to the probe texts")
-            source = add_pca_head(source, texts, parse_head(head), Path(scratch) / "headed")
-        checkpoint = read_checkpoint(apply_overrides(source, overrides, Path(scratch) / "checkpoint"))
-        with quiet():
-            tokenizer = read_tokenizer(checkpoint)
-            model = backbone.load_backbone(checkpoint, tokenizer.size)
-        check_chain(checkpoint.dense, backbone.hidden_size(model), checkpoint.folder)
-        encoding = _encoding_settings(checkpoint, tokenizer, backbone.max_positions(model))
-        progress("Exporting the graph")
-        exact = graph.export_graph(graph.TokenEmbeddingModel(model, checkpoint.dense))
-        del model
-        base = ModelManifest(
-            folder=Path(scratch) / "fp32",
-            name=recipe.name,
-            encoding=encoding,
-            graph=GRAPH_NAME,
-            tokenizer=TOKENIZER_NAME,
-            profile="fp32",
-            files={},
-            licence=recipe.licence,
-            source=_describe_source(options, checkpoint),
-            export={
-                "profile": profile.describe(),
-                "overrides": overrides,
-                "head": head or None,
-                "dense": [layer.describe() for layer in checkpoint.dense],
-                "layout": checkpoint.layout,
-                "notes": [*checkpoint.notes, *tokenizer.notes],
-                "versions": installed_versions(
-                    "edgecolbert", "torch", "transformers", "onnx", "onnxscript", "onnxruntime"
-                ),
-            },
-        )
-        base.folder.mkdir()
-        fp32 = _write_files(base, {GRAPH_NAME: exact.SerializeToString(), TOKENIZER_NAME: tokenizer.json.encode()})
-        with new_folder(options.out, force=options.force) as folder:
-            _build(replace(fp32, folder=folder), fp32, exact, profile, options, checkpoint, texts, progress)
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgecolbert-export-") as scratch:
+            checkpoint, exact, fp32 = _export_exactly(options, profile, texts, Path(scratch), progress)
+            with new_folder(options.out, force=options.force) as folder:
+                _build(replace(fp32, folder=folder), fp32, exact, profile, options, checkpoint, texts, progress)
+    except EdgeColbertError:
+        raise  # some of ours are OSErrors too, and say more
+    except OSError as error:
+        raise InputError(
+            f"The temporary files of the export cannot be written: {error}. Make room in {tempfile.gettempdir()}, or "
+            "name another folder in TMPDIR."
+        ) from error
     return ModelManifest.read(options.out)
+
+
+def _export_exactly(
+    options: ExportOptions, profile: Profile, texts: list[str], scratch: Path, progress: Progress
+) -> tuple[Checkpoint, onnx.ModelProto, ModelManifest]:
+    """The checkpoint, its float32 graph, and a model folder of that graph in `scratch`."""
+    overrides = options.recipe.overrides | options.overrides
+    head = options.head or options.recipe.head
+    progress("Reading the checkpoint")
+    source = options.checkpoint
+    if head:
+        progress(f"Fitting the head {head} to the probe texts")
+        source = add_pca_head(source, texts, parse_head(head), scratch / "headed")
+    checkpoint = read_checkpoint(apply_overrides(source, overrides, scratch / "checkpoint"))
+    with quiet():
+        tokenizer = read_tokenizer(checkpoint)
+        model = backbone.load_backbone(checkpoint, tokenizer.size)
+    check_chain(checkpoint.dense, backbone.hidden_size(model), checkpoint.folder)
+    encoding = _encoding_settings(checkpoint, tokenizer, backbone.max_positions(model))
+    progress("Exporting the graph")
+    exact = graph.export_graph(graph.TokenEmbeddingModel(model, checkpoint.dense))
+    manifest = ModelManifest(
+        folder=scratch / "fp32",
+        name=options.recipe.name,
+        encoding=encoding,
+        graph=GRAPH_NAME,
+        tokenizer=TOKENIZER_NAME,
+        profile="fp32",
+        files={},
+        licence=options.recipe.licence,
+        source=_describe_source(options, checkpoint),
+        export={
+            "profile": profile.describe(),
+            "overrides": overrides,
+            "head": head or None,
+            "dense": [layer.describe() for layer in checkpoint.dense],
+            "layout": checkpoint.layout,
+            "notes": [*checkpoint.notes, *tokenizer.notes],
+            "versions": installed_versions("edgecolbert", "torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
+        },
+    )
+    manifest.folder.mkdir()
+    contents = {GRAPH_NAME: exact.SerializeToString(), TOKENIZER_NAME: tokenizer.json.encode()}
+    return checkpoint, exact, _write_files(manifest, contents)
 
 
 def _build(
