@@ -25,6 +25,7 @@ COMMANDS = {
     "reencode": "make a database's vectors again, with the same model or another",
     "doctor": "show versions, processor, and whether a model works here",
     "export": "turn a PyLate checkpoint into a model folder",
+    "models": "list the models that are known or installed",
 }
 
 

@@ -134,7 +134,7 @@ def _records(folder: Path, part: str, columns: tuple[str, ...]) -> Iterator[dict
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        from pyarrow import parquet  # type: ignore[import-not-found, unused-ignore] # an extra
+        from pyarrow import parquet  # an extra
     except ImportError as error:
         raise MissingExtraError(
             f"Reading {path} needs the package pyarrow. Install it with: pip install 'edgecolbert[eval]'"
