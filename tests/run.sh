@@ -2,8 +2,8 @@
 # Everything that must pass: lint, types, docstrings, tests, and the wheel in a clean environment.
 #
 #   bash tests/run.sh            the runtime, without torch
-#   bash tests/run.sh --slow     and the tests that take long
 #   bash tests/run.sh --export   and the export pipeline against PyLate, which installs torch
+#   bash tests/run.sh --slow     with --export: and the tests that take long
 #
 # Environments are made in .venv-test and .venv-export, and used again by the next run.
 set -euo pipefail
@@ -40,11 +40,6 @@ say "lint, types, docstrings"
 
 say "tests"
 "$bin/python" -m pytest
-if [ $slow = 1 ]; then
-    say "slow tests"
-    "$bin/python" -m pytest -m slow
-fi
-
 if [ $export = 1 ]; then
     say "environment for the export tests"
     # torch first and alone: everything after it is satisfied with what is there.
@@ -52,7 +47,11 @@ if [ $export = 1 ]; then
     environment .venv-export --editable '.[export,dev]' sentence-transformers==5.3.0 transformers==5.3.0 pandas datasets accelerate ujson
     environment .venv-export --no-deps pylate==1.6.0 fastkmeans==0.5.0
     say "export tests"
-    .venv-export/bin/python -m pytest tests/export -m 'slow or not slow'
+    .venv-export/bin/python -m pytest tests/export
+    if [ $slow = 1 ]; then
+        say "slow export tests: the true shapes of the mission's models"
+        .venv-export/bin/python -m pytest tests/export -m slow
+    fi
 fi
 
 say "the wheel in a clean environment, with base dependencies only"
