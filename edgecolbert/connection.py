@@ -202,8 +202,10 @@ def _connect(path: Path, *, new: bool, read_only: bool, timeout: float) -> sqlit
     try:
         connection.execute("PRAGMA schema_version")
         return connection
-    except sqlite3.OperationalError:
+    except sqlite3.DatabaseError as error:
         connection.close()
+        if not isinstance(error, sqlite3.OperationalError):
+            raise
         # A database in WAL mode needs a shared-memory file beside it, which a read-only disk cannot give. Without a
         # log nothing can be missed, and on such a disk nobody writes.
         log = path.with_name(path.name + "-wal")
