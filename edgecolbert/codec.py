@@ -1,4 +1,4 @@
-"""Token embeddings to int8 and back: one scale a passage, so that scores can stay integers until the last step."""
+"""Token embeddings to int8 and back: one scale a passage, so that a score is scaled once, at the end."""
 
 from __future__ import annotations
 

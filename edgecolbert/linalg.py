@@ -8,8 +8,9 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 
 # OpenBLAS, which numpy's wheels bring, starts threads above this many multiplications (SMP_THRESHOLD_MIN times
-# GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c). They wait for each other by spinning: in an application whose
-# cores are busy a product of 3 ms then takes 50 (benchmarks/matrix_products.py). Our threads work on whole texts.
+# GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c). They wait for each other by spinning: with twice as many busy
+# processes as cores a product of 1 ms took 23, this one 1.5 (benchmarks/matrix_products.py). On idle cores there is
+# little between them. Our threads work on whole texts.
 _SINGLE_THREAD = 262_144
 
 

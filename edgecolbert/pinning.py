@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecolbert.builtin import DEFAULT_MODEL, builtin_models, read_model
+from edgecolbert.builtin import builtin_models, read_model
 from edgecolbert.encoder import Encoder, TokenEncoder
 from edgecolbert.errors import InputError, InputTypeError, ModelError, ModelNotFoundError, StoreMismatchError
 from edgecolbert.manifest import ModelManifest
@@ -142,6 +142,3 @@ def _short(fingerprint: str) -> str:
     digest, slash, rest = fingerprint.partition("/")
     shown = fingerprint if fingerprint.startswith("object:") else digest[:12]
     return f"{shown}, without its prompts" if slash and rest == "no-prompts" else shown
-
-
-__all__ = ["DEFAULT_MODEL", "Model", "ModelIdentity", "check_pin", "check_reference", "find_pinned_model"]

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from raw_database import raw
 from word_encoder import WordEncoder
 
 from edgecolbert import Index, reencode
 from edgecolbert.errors import StoreFormatError
 
 
-@contextmanager
-def _raw(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
 def _flip(path: Path, table: str, column: str, where: str, position: int = 3) -> None:
-    with _raw(path) as connection:
+    with raw(path) as connection:
         (blob,) = connection.execute(f"SELECT CAST({column} AS BLOB) FROM {table} WHERE {where}").fetchone()
         changed = bytearray(blob)
         changed[position] ^= 0x01
@@ -73,7 +62,7 @@ def test_damaged_token_embeddings_are_found_and_made_again(damaged: Path) -> Non
     ("column", "value"), [("scale", 2.0), ("span_start", 1), ("span_end", 99), ("n_tokens", 1), ("checksum", 1)]
 )
 def test_a_changed_number_beside_the_token_embeddings_is_found(damaged: Path, column: str, value: float) -> None:
-    with _raw(damaged) as connection:
+    with raw(damaged) as connection:
         connection.execute(f"UPDATE passages SET {column} = ? WHERE {_RED}", (value,))
     with Index.open(damaged, model=WordEncoder()) as index:
         assert [problem.ids for problem in index.verify().problems] == [("red",)]
@@ -93,7 +82,7 @@ def test_a_damaged_code_is_found(damaged: Path) -> None:
 
 
 def test_a_missing_code_is_found(damaged: Path) -> None:
-    with _raw(damaged) as connection:
+    with raw(damaged) as connection:
         connection.execute(f"DELETE FROM codes WHERE {_RED}")
     with Index.open(damaged, model=WordEncoder()) as index:
         (problem,) = index.verify().problems
@@ -132,7 +121,7 @@ def test_a_damaged_text_is_never_given_out(damaged: Path) -> None:
 
 
 def test_a_text_that_is_no_longer_utf_8_is_found(damaged: Path) -> None:
-    with _raw(damaged) as connection:
+    with raw(damaged) as connection:
         connection.execute(f"UPDATE contents SET text = CAST(x'72ff' AS TEXT) WHERE {_RED}")
     with Index.open(damaged, model=WordEncoder()) as index:
         (problem,) = index.verify().problems
@@ -142,7 +131,7 @@ def test_a_text_that_is_no_longer_utf_8_is_found(damaged: Path) -> None:
 
 
 def test_metadata_that_is_no_longer_json_is_found(damaged: Path) -> None:
-    with _raw(damaged) as connection:
+    with raw(damaged) as connection:
         connection.execute("UPDATE documents SET metadata = '{\"a\":' WHERE id = 'red'")
     with Index.open(damaged, model=WordEncoder()) as index:
         assert [problem.ids for problem in index.verify().problems] == [("red",)]
@@ -151,7 +140,7 @@ def test_metadata_that_is_no_longer_json_is_found(damaged: Path) -> None:
 
 
 def test_a_document_without_passages_is_found_and_adding_it_again_mends_it(damaged: Path) -> None:
-    with _raw(damaged) as connection:
+    with raw(damaged) as connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"DELETE FROM passages WHERE {_RED}")
     with Index.open(damaged, model=WordEncoder()) as index:
@@ -162,7 +151,7 @@ def test_a_document_without_passages_is_found_and_adding_it_again_mends_it(damag
 
 
 def test_a_document_that_points_nowhere_is_found(damaged: Path) -> None:
-    with _raw(damaged) as connection:
+    with raw(damaged) as connection:
         connection.execute("UPDATE documents SET content_id = 99 WHERE id = 'red'")
     with Index.open(damaged, model=WordEncoder()) as index:
         assert any("documents" in problem.message for problem in index.verify().problems)
@@ -176,7 +165,7 @@ def test_a_document_that_points_nowhere_is_found(damaged: Path) -> None:
 def test_metadata_changed_behind_our_back_is_found(damaged: Path) -> None:
     with Index.open(damaged, model=WordEncoder()) as index:
         index.add([{"id": "red", "text": "red kettle", "metadata": {"room": "cellar"}}])
-    with _raw(damaged) as connection:
+    with raw(damaged) as connection:
         connection.execute("UPDATE documents SET metadata = replace(metadata, 'cellar', 'celler') WHERE id = 'red'")
     with Index.open(damaged, model=WordEncoder()) as index:
         assert [problem.ids for problem in index.verify().problems] == [("red",)]
@@ -186,7 +175,7 @@ def test_metadata_changed_behind_our_back_is_found(damaged: Path) -> None:
 
 
 def test_documents_that_swapped_their_texts_are_found(damaged: Path) -> None:
-    with _raw(damaged) as connection:
+    with raw(damaged) as connection:
         connection.execute("UPDATE documents SET content_id = 3 - content_id")
     with Index.open(damaged, model=WordEncoder()) as index:
         assert {name for problem in index.verify().problems for name in problem.ids} >= {"red", "blue"}
@@ -196,7 +185,7 @@ def test_documents_that_swapped_their_texts_are_found(damaged: Path) -> None:
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_search_never_silently_misses_passages_or_codes(damaged: Path, exact: bool) -> None:
-    with _raw(damaged) as connection:
+    with raw(damaged) as connection:
         connection.execute(f"DELETE FROM {'passages' if exact else 'codes'} WHERE passage_id = 1")
     with Index.open(damaged, model=WordEncoder()) as index:
         assert index.verify().problems
@@ -205,7 +194,7 @@ def test_a_search_never_silently_misses_passages_or_codes(damaged: Path, exact: 
 
 
 def test_codes_that_belong_to_another_text_are_found(damaged: Path) -> None:
-    with _raw(damaged) as connection:
+    with raw(damaged) as connection:
         connection.execute("UPDATE codes SET content_id = 3 - content_id")
     with Index.open(damaged, model=WordEncoder()) as index:
         assert len(index.verify().problems) == 2

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from raw_database import raw
 from word_encoder import WordEncoder
 
 from edgecolbert import FdeSettings, Index, InputError, StoreError
@@ -43,15 +44,6 @@ def _digest(path: Path) -> str:
 
 
 @contextmanager
-def _raw(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-@contextmanager
 def _unprivileged() -> Iterator[None]:
     """As root file modes mean nothing, so the test is somebody else for a moment."""
     if os.geteuid() != 0:
@@ -77,7 +69,7 @@ def public_folder() -> Iterator[Path]:
 def test_a_new_file_is_one_of_ours_and_nothing_else_is_left_beside_it(path: Path) -> None:
     _make(path)
     assert [entry.name for entry in path.parent.iterdir()] == ["index.db"]
-    with _raw(path) as connection:
+    with raw(path) as connection:
         assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -180,7 +172,7 @@ def test_a_file_that_is_no_database_is_left_as_it_is(path: Path, content: bytes)
 
 @pytest.mark.parametrize("application_id", [0, 7])
 def test_a_database_of_another_program_is_left_as_it_is(path: Path, application_id: int) -> None:
-    with _raw(path) as connection:
+    with raw(path) as connection:
         connection.execute(f"PRAGMA application_id = {application_id}")
         connection.execute("CREATE TABLE bookmarks (url)")
     before = _digest(path)
@@ -196,7 +188,7 @@ def test_a_database_of_another_program_is_left_as_it_is(path: Path, application_
 
 def test_a_database_from_the_future_is_left_as_it_is(path: Path) -> None:
     _make(path)
-    with _raw(path) as connection:
+    with raw(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     before = _digest(path)
     for read_only in (False, True):

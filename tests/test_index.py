@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from raw_database import count_rows
 from word_encoder import DIM, SplittingEncoder, WordEncoder
 
 from edgecolbert import CancelledError, Document, Index, InputError
@@ -18,13 +18,6 @@ from edgecolbert.errors import InputTypeError, StoreClosedError
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _count(path: Path, table: str) -> int:
-    connection = sqlite3.connect(path)
-    (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-    connection.close()
-    return int(count)
 
 
 def _assert_sound(index: Index) -> None:
@@ -103,9 +96,9 @@ def test_adding_an_id_again_replaces_its_text_and_metadata(path: Path, encoder: 
         assert (document.text, document.metadata) == ("blue cup", {"n": 2})
         assert [hit.text for hit in index.search("kettle", k=5)] == ["blue cup"]
         _assert_sound(index)
-    assert _count(path, "contents") == 1
-    assert _count(path, "passages") == 1
-    assert _count(path, "codes") == 1
+    assert count_rows(path, "contents") == 1
+    assert count_rows(path, "passages") == 1
+    assert count_rows(path, "codes") == 1
 
 
 def test_the_same_documents_again_change_and_encode_nothing(path: Path, encoder: WordEncoder) -> None:
@@ -156,7 +149,7 @@ def test_deleting_one_of_two_documents_keeps_the_text_they_share(path: Path, enc
         assert index.delete(["b"]) == 1
         assert index.search("kettle") == []
         _assert_sound(index)
-    assert [_count(path, table) for table in ("documents", "contents", "passages", "codes")] == [0, 0, 0, 0]
+    assert [count_rows(path, table) for table in ("documents", "contents", "passages", "codes")] == [0, 0, 0, 0]
 
 
 def test_delete_counts_documents_and_passes_over_unknown_ids(path: Path, encoder: WordEncoder) -> None:
@@ -212,7 +205,7 @@ def test_of_documents_with_equal_ids_in_one_call_the_last_stays(path: Path, enco
         assert document is not None
         assert document.text == "cup"
         _assert_sound(index)
-    assert _count(path, "contents") == 2
+    assert count_rows(path, "contents") == 2
 
 
 def test_a_text_may_move_from_one_id_to_another_in_one_call(path: Path, encoder: WordEncoder) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
+from raw_database import count_rows
 from word_encoder import SplittingEncoder, WordEncoder
 
 from edgecolbert import CancelledError, FdeSettings, Index, InputError, reencode
@@ -15,13 +15,6 @@ from edgecolbert.errors import StoreFormatError, StoreMismatchError, StoreNotFou
 def _fill(path: Path, n_documents: int = 150, **options: object) -> None:
     with Index.open(path, model=WordEncoder("old"), **options) as index:  # type: ignore[arg-type]
         index.add([{"id": f"d{n:03}", "text": f"common word{n}", "metadata": {"n": n}} for n in range(n_documents)])
-
-
-def _rows(path: Path, table: str) -> int:
-    connection = sqlite3.connect(path)
-    (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-    connection.close()
-    return int(count)
 
 
 def test_reencoding_switches_every_document_to_the_new_model(path: Path) -> None:
@@ -37,7 +30,7 @@ def test_reencoding_switches_every_document_to_the_new_model(path: Path) -> None
         assert index.verify().problems == ()
     with pytest.raises(StoreMismatchError, match=r"'new'.*'old'"):
         Index.open(path, model=WordEncoder("old"))
-    assert [_rows(path, table) for table in ("encodings", "first_stages", "passages", "codes")] == [1, 1, 150, 150]
+    assert [count_rows(path, table) for table in ("encodings", "first_stages", "passages", "codes")] == [1, 1, 150, 150]
 
 
 def test_settings_of_the_file_outlive_the_model(path: Path) -> None:
@@ -101,7 +94,7 @@ def test_a_run_with_a_third_model_drops_what_was_begun_with_the_second(path: Pat
     with pytest.raises(CancelledError):
         reencode(path, model=WordEncoder("second"), progress=lambda done, total: done < 64)
     assert reencode(path, model=WordEncoder("third")) == 150
-    assert (_rows(path, "encodings"), _rows(path, "passages"), _rows(path, "codes")) == (1, 150, 150)
+    assert (count_rows(path, "encodings"), count_rows(path, "passages"), count_rows(path, "codes")) == (1, 150, 150)
     with Index.open(path, model=WordEncoder("third")) as index:
         assert index.verify().problems == ()
 
