@@ -119,6 +119,27 @@ class GraphEditor:
             self._graph.initializer.append(self._stored[name])
         return name
 
+    def add_to_bias(self, name: str, summand: FloatArray) -> bool:
+        """Add a constant to the bias that follows a value.
+
+        Args:
+            name: The value, [..., features].
+            summand: float32 [features].
+
+        Returns:
+            Whether that was possible: only if all that reads the value is one addition of a stored vector. Otherwise
+            nothing is changed.
+        """
+        readers = [node for node in self._graph.node if name in node.input]
+        if len(readers) != 1 or readers[0].op_type != "Add":
+            return False
+        position = 1 if readers[0].input[0] == name else 0
+        stored = self._stored.get(readers[0].input[position])
+        if stored is None or list(stored.dims) != [len(summand)]:
+            return False
+        readers[0].input[position] = self.constant(f"{name}.bias", numpy_helper.to_array(stored) + summand)
+        return True
+
     def is_new(self, name: str) -> bool:
         """Whether no node of `put_first` computes this value yet."""
         return all(name not in node.output for node in self._first)

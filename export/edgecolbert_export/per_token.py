@@ -5,7 +5,10 @@ value coarsens all others. Here every token has a scale of its own; onnxruntime'
 costs a few microseconds. What then remains are outlier channels. They are divided down and their weights multiplied up
 before rounding, as SmoothQuant does (Xiao et al. 2023, equation 4, with a strength of one half). Outputs of GELU, which
 never fall below -0.17, are shifted to be positive, so that all 256 steps are used; the shift times the weights is a
-constant that is added back.
+constant that is taken off the bias.
+
+At the length of a query every node counts (a few microseconds each), so none is spent where it brings nothing:
+attention outputs are averages without outliers and are not smoothed.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ _GELU_LOWEST = 0.17
 # A tensor that reaches this many times as far up as down gains more than a bit from being shifted.
 _WORTH_SHIFTING = 4.0
 _STRENGTH = 0.5
+# Inputs whose largest channel stays below this many times the median have no outliers to smooth.
+_WORTH_SMOOTHING = 3.5
 
 
 @dataclass(frozen=True)
@@ -114,9 +119,13 @@ def smoothing(largest: FloatArray, matrices: list[FloatArray]) -> FloatArray:
 
 
 def _quantize_input(editor: GraphEditor, name: str, matrices: list[FloatArray], seen: ActivationRange) -> _Input:
-    factors = smoothing(seen.largest, matrices)
-    nodes = [helper.make_node("Mul", [name, editor.constant(f"{name}.unsmooth", 1 / factors)], [f"{name}.smooth"])]
-    ready, shift = f"{name}.smooth", None
+    factors = np.ones_like(seen.largest)
+    nodes: list[onnx.NodeProto] = []
+    ready, shift = name, None
+    if seen.largest.max() > _WORTH_SMOOTHING * np.median(seen.largest):
+        factors = smoothing(seen.largest, matrices)
+        ready = f"{name}.smooth"
+        nodes.append(helper.make_node("Mul", [name, editor.constant(f"{name}.unsmooth", 1 / factors)], [ready]))
     if -_GELU_LOWEST <= seen.lowest < 0 and seen.highest > -_WORTH_SHIFTING * seen.lowest:
         shift = (np.float32(_GELU_LOWEST) / factors).astype(np.float32)
         nodes.append(helper.make_node("Add", [ready, editor.constant(f"{name}.shift", shift)], [f"{name}.shifted"]))
@@ -131,11 +140,10 @@ def _quantize_input(editor: GraphEditor, name: str, matrices: list[FloatArray], 
         magnitude, n_steps, zero_point = f"{name}.flat", 255, 0
     steps = editor.constant(f"per_token.one_{n_steps}th", np.float32(1 / n_steps))
     along = editor.constant("per_token.axis", np.array([1], dtype=np.int64))
-    least = editor.constant("per_token.least", np.float32(1e-20))  # a row of zeros would divide by zero
+    # A row of zeros gets the scale 0: whatever 0 / 0 is rounded to is multiplied by that scale afterwards.
     nodes += [
         helper.make_node("ReduceMax", [magnitude, along], [f"{name}.max"], keepdims=1),
-        helper.make_node("Mul", [f"{name}.max", steps], [f"{name}.step"]),
-        helper.make_node("Add", [f"{name}.step", least], [f"{name}.scales"]),
+        helper.make_node("Mul", [f"{name}.max", steps], [f"{name}.scales"]),
         helper.make_node("Squeeze", [f"{name}.scales", along], [f"{name}.scale"]),
         helper.make_node(
             "QuantizeLinear",
@@ -167,8 +175,10 @@ def _quantized_layer(
     ready = f"{out}.scaled"
     if quantized.shift is not None:
         restore = -(quantized.shift.astype(np.float64) @ (weights * scales.astype(np.float64))).astype(np.float32)
-        nodes.append(helper.make_node("Add", [ready, editor.constant(f"{out}.restore", restore)], [f"{out}.restored"]))
-        ready = f"{out}.restored"
+        if not editor.add_to_bias(out, restore):
+            name = editor.constant(f"{out}.restore", restore)
+            nodes.append(helper.make_node("Add", [ready, name], [f"{out}.restored"]))
+            ready = f"{out}.restored"
     shape = _shape_of(editor, matrix.shape[1])
     return [*nodes, helper.make_node("Reshape", [ready, shape], [out])]
 
