@@ -22,6 +22,7 @@ COMMANDS = {
     "info": "show what is in a database",
     "verify": "check everything in a database",
     "compact": "give back the space of deleted documents and interrupted runs",
+    "tune": "measure the first stage of a database, and choose its settings",
     "reencode": "make a database's vectors again, with the same model or another",
     "doctor": "show versions, processor, and whether a model works here",
     "export": "turn a PyLate checkpoint into a model folder",

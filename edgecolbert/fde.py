@@ -1,22 +1,23 @@
-"""The first stage's encoding: which one, centred or not, and its int8 codes.
+"""The first stage's encoding: which one, fitted to what, centred or not, and its codes.
 
-`FirstStage` turns token embeddings into one int8 vector for a document or a query; the inner product of the two
-approximates MaxSim up to a constant factor. Two encodings are to choose from: the fitted one (`cells`), which is the
-default, and MUVERA's own (`muvera`).
+Two encodings are to choose from: the fitted one (`cell_lists`), which is the default, and MUVERA's fixed dimensional
+encoding (`muvera`), whose codes are int8 vectors with inner products that approximate MaxSim.
 """
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecolbert.cells import CellEncoding, fit_cells
+from edgecolbert.cell_lists import CODEWORDS, CellListEncoding, fit_codebooks
+from edgecolbert.cells import fit_cells, unit_rows
 from edgecolbert.errors import InputError, InputTypeError, ModelError, ModelFormatError
 from edgecolbert.manifest import ModelManifest
 from edgecolbert.muvera import Muvera, MuveraSettings
@@ -29,6 +30,10 @@ Int8Array = npt.NDArray[np.int8]
 _DEVIATIONS = 5.0
 # Squared length of the mean token above which the encoding is centred: measured in docs/first-stage.md.
 _CENTRE_ABOVE = 0.5
+# Fitting cells to fewer tokens than this is fitting them to noise.
+_LEAST_TOKENS_PER_CELL = 8
+# Iterations of k-means from cells that are nearly right.
+_WARM_ITERATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,19 @@ class FdeSettings:
 
     Attributes:
         kind: "cells" for the fitted encoding, "muvera" for the reference's.
-        num_cells: Number of fitted cells ("cells" only).
+        num_cells: Most cells ("cells" only); fewer are fitted where there are few tokens.
+        num_subspaces: Bytes of the product code of one entry ("cells" only).
+        max_entries: Most entries of a passage ("cells" only); its code has at most `max_entries * (2 + num_subspaces)`
+            bytes.
         centre: Subtract the mean token embedding and normalise again, for the first stage only: True, False, or None
             to decide by the length of the mean token.
         muvera: The reference's parameters ("muvera" only).
     """
 
     kind: str = "cells"
-    num_cells: int = 192
+    num_cells: int = 4_096
+    num_subspaces: int = 6
+    max_entries: int = 160
     centre: bool | None = None
     muvera: MuveraSettings = field(default_factory=MuveraSettings)
 
@@ -52,15 +62,17 @@ class FdeSettings:
         """Check the ranges.
 
         Raises:
-            InputTypeError: If the number of cells is not a whole number.
-            InputError: If the kind is unknown or the number of cells out of range.
+            InputTypeError: If a number is not a whole one.
+            InputError: If the kind is unknown or a number out of range.
         """
         if self.kind not in ("cells", "muvera"):
             raise InputError(f"FDE kind is {self.kind!r}, expected 'cells' or 'muvera'.")
-        if isinstance(self.num_cells, bool) or not isinstance(self.num_cells, int):
-            raise InputTypeError(f"num_cells is {self.num_cells!r}, expected a whole number.")
-        if not 1 <= self.num_cells <= 65_536:
-            raise InputError(f"num_cells is {self.num_cells}, expected 1 to 65536.")
+        for name, most in (("num_cells", 65_536), ("num_subspaces", 64), ("max_entries", 65_536)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InputTypeError(f"{name} is {value!r}, expected a whole number.")
+            if not 1 <= value <= most:
+                raise InputError(f"{name} is {value}, expected 1 to {most}.")
 
     def to_json(self) -> str:
         """All settings and the version of the random matrices, as JSON."""
@@ -89,6 +101,20 @@ class FdeSettings:
             raise InputError(f"The FDE settings cannot be read: {error}.") from error
 
 
+class PackedArrays(NamedTuple):
+    """The fitted arrays of a first stage in the types they are stored in; None for what it has not.
+
+    Attributes:
+        cells: int8 [num_cells, dim], directions of the centres.
+        codebooks: float16 [256, dim].
+        mean: float32 [dim].
+    """
+
+    cells: Any = None
+    codebooks: Any = None
+    mean: Any = None
+
+
 @dataclass(frozen=True)
 class FirstStage:
     """A first stage that is ready to encode.
@@ -96,13 +122,15 @@ class FirstStage:
     Attributes:
         settings: Which encoding it is.
         dim: Size of one token embedding.
-        cells: float32 [num_cells, dim] of the fitted encoding, else None.
+        cells: float32 [num_cells, dim] of the fitted encoding, unit rows, else None.
+        codebooks: float32 [256, dim] of the fitted encoding, else None.
         mean: float32 [dim], what is subtracted from every token, or None where it is not centred.
     """
 
     settings: FdeSettings
     dim: int
     cells: FloatArray | None = None
+    codebooks: FloatArray | None = None
     mean: FloatArray | None = None
 
     def __post_init__(self) -> None:
@@ -111,31 +139,96 @@ class FirstStage:
         Raises:
             InputError: If an array is missing or has the wrong shape.
         """
-        if (self.settings.kind == "cells") != (self.cells is not None):
-            raise InputError("A fitted first stage needs cells, and MUVERA's has none.")
+        fitted = self.settings.kind == "cells"
+        if fitted != (self.cells is not None) or fitted != (self.codebooks is not None):
+            raise InputError("A fitted first stage needs cells and codebooks, and MUVERA's has none.")
         if self.cells is not None and (self.cells.ndim != 2 or self.cells.shape[1] != self.dim or not len(self.cells)):
             raise InputError(f"The cells have shape {self.cells.shape}, expected [num_cells, {self.dim}].")
+        if self.codebooks is not None and self.codebooks.shape != (CODEWORDS, self.dim):
+            raise InputError(f"The codebooks have shape {self.codebooks.shape}, expected [{CODEWORDS}, {self.dim}].")
         if self.mean is not None and self.mean.shape != (self.dim,):
             raise InputError(f"The mean token has shape {self.mean.shape}, expected [{self.dim}].")
 
     @classmethod
-    def fit(cls, settings: FdeSettings, tokens: FloatArray, *, seed: int = 0) -> FirstStage:
+    def fit(
+        cls,
+        settings: FdeSettings,
+        documents: Sequence[FloatArray],
+        *,
+        start: FirstStage | None = None,
+        seed: int = 0,
+    ) -> FirstStage:
         """Fit a first stage to token embeddings of documents.
 
         Args:
             settings: Which encoding.
-            tokens: float32 [n_tokens, dim], at least one.
+            documents: float32 [n_tokens, dim] of each, at least one token in all.
+            start: One whose cells are nearly right, such as the model's own; that saves most of the time. It is left
+                aside where the number of cells or the centring comes out differently.
             seed: Seed of k-means.
 
         Returns:
-            The first stage; it has fewer cells than asked for where there are fewer tokens.
+            The first stage; it has fewer cells than asked for where there are few tokens.
+
+        Raises:
+            InputError: If there is no token.
         """
-        mean = tokens.mean(axis=0, dtype=np.float64).astype(np.float32)
+        n_tokens = sum(len(document) for document in documents)
+        if n_tokens == 0:
+            raise InputError("A first stage cannot be fitted to documents without tokens.")
+        dim = documents[0].shape[1]
+        mean = (sum(document.sum(axis=0, dtype=np.float64) for document in documents) / n_tokens).astype(np.float32)
         centre = settings.centre if settings.centre is not None else float(mean @ mean) > _CENTRE_ABOVE
         if centre:
-            tokens = _centred(tokens, mean)
-        cells = fit_cells(tokens, settings.num_cells, seed=seed) if settings.kind == "cells" else None
-        return cls(settings, tokens.shape[1], cells, mean if centre else None)
+            documents = [_centred(document, mean) for document in documents]
+        kept_mean = mean if centre else None
+        if settings.kind != "cells":
+            return cls(settings, dim, mean=kept_mean)
+        num_cells = max(1, min(settings.num_cells, n_tokens // _LEAST_TOKENS_PER_CELL))
+        warm = start is not None and start.cells is not None and (start.mean is not None) == centre
+        nearly = start.cells if warm and start is not None else None
+        if nearly is not None and len(nearly) == num_cells:
+            cells = fit_cells(
+                np.concatenate(documents), num_cells, start=nearly, iterations=_WARM_ITERATIONS, seed=seed
+            )
+        else:
+            cells = fit_cells(np.concatenate(documents), num_cells, seed=seed)
+        # Through the stored form, so that a fitted first stage encodes exactly as the same one read back.
+        cells = _unpacked_cells(_packed_cells(cells))
+        subspaces = min(settings.num_subspaces, dim)
+        codebooks = fit_codebooks(cells, documents, subspaces, seed=seed).astype(np.float16).astype(np.float32)
+        return cls(settings, dim, cells, codebooks, kept_mean)
+
+    @classmethod
+    def unpack(cls, settings: FdeSettings, dim: int, arrays: PackedArrays) -> FirstStage:
+        """A first stage from its stored arrays.
+
+        Args:
+            settings: Which encoding.
+            dim: Size of one token embedding.
+            arrays: As `pack` gives them.
+
+        Returns:
+            The first stage.
+
+        Raises:
+            InputError: If an array is missing or has the wrong shape.
+        """
+        return cls(
+            settings,
+            dim,
+            None if arrays.cells is None else _unpacked_cells(arrays.cells),
+            None if arrays.codebooks is None else arrays.codebooks.astype(np.float32),
+            None if arrays.mean is None else arrays.mean.astype(np.float32),
+        )
+
+    def pack(self) -> PackedArrays:
+        """Its fitted arrays in the types they are stored in."""
+        return PackedArrays(
+            None if self.cells is None else _packed_cells(self.cells),
+            None if self.codebooks is None else self.codebooks.astype(np.float16),
+            self.mean,
+        )
 
     @classmethod
     def from_manifest(cls, manifest: ModelManifest) -> FirstStage | None:
@@ -151,14 +244,18 @@ class FirstStage:
             ModelIntegrityError: If one of the arrays' files is missing, cut or changed.
             ModelFormatError: If the manifest's settings or arrays do not fit.
         """
-        if manifest.fde is None:
+        if manifest.fde is None or (manifest.fde.get("cells") and not manifest.fde.get("codebooks")):
+            # None, or one of an earlier kind: an index fits its own, which costs time and nothing else.
             return None
         path = manifest.folder / "manifest.json"
         try:
             settings = FdeSettings.from_json(json.dumps(manifest.fde["settings"]))
-            cells = _read_array(manifest, manifest.fde.get("cells"))
-            mean = _read_array(manifest, manifest.fde.get("mean"))
-            return cls(settings, manifest.encoding.dim, cells, mean)
+            arrays = PackedArrays(
+                _read_array(manifest, manifest.fde.get("cells"), np.int8),
+                _read_array(manifest, manifest.fde.get("codebooks"), np.float16),
+                _read_array(manifest, manifest.fde.get("mean"), np.float32),
+            )
+            return cls.unpack(settings, manifest.encoding.dim, arrays)
         except ModelError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -170,81 +267,94 @@ class FirstStage:
         """What `Index.stats` shows of it."""
         described: dict[str, Any] = {"kind": self.settings.kind, "centred": self.mean is not None}
         if self.cells is not None:
-            described["num_cells"] = len(self.cells)
-        else:
-            described |= asdict(self.settings.muvera)
-        return described | {"code_bytes": self.code_bytes}
+            settings = self.settings
+            return described | {
+                "num_cells": len(self.cells),
+                "num_subspaces": self.lists.num_subspaces,
+                "most_code_bytes": settings.max_entries * self.lists.entry_bytes,
+            }
+        return described | asdict(self.settings.muvera) | {"most_code_bytes": self.muvera_bytes}
+
+    def document_codes(self, documents: Sequence[FloatArray]) -> list[bytes]:
+        """Encode documents or passages; a code does not depend on the others.
+
+        Args:
+            documents: float32 [n_tokens, dim] of each.
+
+        Returns:
+            For the fitted encoding as `CellListEncoding.encode` gives them; for MUVERA int8 [`muvera_bytes`] each,
+            rounded with one scale for all documents, so that inner products can be compared.
+        """
+        prepared = [self.prepared(document) for document in documents]
+        if self.cells is not None:
+            return self.lists.encode(prepared)
+        limit = self._muvera_limit
+        return [_rounded(self._muvera.document_fde(document), limit).tobytes() for document in prepared]
+
+    def muvera_query(self, tokens: FloatArray) -> Int8Array:
+        """Encode a query with MUVERA.
+
+        Args:
+            tokens: float32 [n_query_tokens, dim].
+
+        Returns:
+            int8 [`muvera_bytes`], rounded with a scale of its own, which changes no ranking.
+        """
+        encoding = self._muvera.query_fde(self.prepared(tokens))
+        return _rounded(encoding, float(np.abs(encoding).max(initial=0.0)) or 1.0)
 
     @property
-    def code_bytes(self) -> int:
-        """Bytes of one code."""
-        return int(self._encoding.size)
+    def muvera_bytes(self) -> int:
+        """Bytes of one of MUVERA's codes."""
+        return int(self._muvera.size)
 
-    def document_code(self, tokens: FloatArray) -> Int8Array:
-        """Encode a document or passage.
+    @cached_property
+    def lists(self) -> CellListEncoding:
+        """The fitted encoding.
+
+        Raises:
+            InputError: If this is MUVERA's.
+        """
+        if self.cells is None or self.codebooks is None:
+            raise InputError("MUVERA's first stage has no cell lists.")
+        settings = self.settings
+        return CellListEncoding(self.cells, self.codebooks, min(settings.num_subspaces, self.dim), settings.max_entries)
+
+    def prepared(self, tokens: FloatArray) -> FloatArray:
+        """Token embeddings as the first stage sees them: centred, where it is.
 
         Args:
             tokens: float32 [n_tokens, dim].
 
         Returns:
-            int8 [code_bytes], rounded with one scale for all documents, so that inner products can be compared.
+            float32 [n_tokens, dim].
         """
-        encoding = self._encoding.document_fde(self._prepared(tokens))
-        return _rounded(encoding, self._limit)
-
-    def query_code(self, tokens: FloatArray) -> Int8Array:
-        """Encode a query.
-
-        Args:
-            tokens: float32 [n_query_tokens, dim].
-
-        Returns:
-            int8 [code_bytes], rounded with a scale of its own, which changes no ranking.
-        """
-        encoding = self._encoding.query_fde(self._prepared(tokens))
-        return _rounded(encoding, float(np.abs(encoding).max(initial=0.0)) or 1.0)
+        return tokens if self.mean is None else _centred(tokens, self.mean)
 
     @property
-    def can_refine(self) -> bool:
-        """Whether `refined_scores` is there for this encoding."""
-        return self.cells is not None
-
-    def refined_scores(self, tokens: FloatArray, codes: Int8Array) -> FloatArray:
-        """Order candidates more finely by the same codes.
-
-        Args:
-            tokens: float32 [n_query_tokens, dim].
-            codes: int8 [n, code_bytes] of documents.
-
-        Returns:
-            float32 [n], higher is better; comparable within one call.
-
-        Raises:
-            InputError: If this encoding has no cells.
-        """
-        encoding = self._encoding
-        if not isinstance(encoding, CellEncoding):
-            raise InputError("Only the fitted encoding can refine candidates.")
-        return encoding.refined_scores(self._prepared(tokens), codes)
-
-    @property
-    def _limit(self) -> float:
+    def _muvera_limit(self) -> float:
         """The component that becomes 127: five standard deviations of a unit vector's, or of a sum of them."""
-        if self.cells is not None:
-            return float(min(1.0, _DEVIATIONS / self.dim**0.5))
         settings = self.settings.muvera
         width = settings.projection_dimension or self.dim
         summed = 1.0
         if settings.final_projection_dimension is not None:
-            summed = max(1.0, Muvera(settings, self.dim).full_size / settings.final_projection_dimension)
+            summed = max(1.0, self._muvera.full_size / settings.final_projection_dimension)
         return float(_DEVIATIONS * (summed / width) ** 0.5)
 
-    def _prepared(self, tokens: FloatArray) -> FloatArray:
-        return tokens if self.mean is None else _centred(tokens, self.mean)
-
     @cached_property
-    def _encoding(self) -> CellEncoding | Muvera:
-        return CellEncoding(self.cells) if self.cells is not None else Muvera(self.settings.muvera, self.dim)
+    def _muvera(self) -> Muvera:
+        return Muvera(self.settings.muvera, self.dim)
+
+
+def _packed_cells(cells: FloatArray) -> Int8Array:
+    """Directions in int8, each with its largest component at 127."""
+    largest = np.maximum(np.abs(cells).max(axis=1, keepdims=True), np.float32(1e-12))
+    packed: Int8Array = np.rint(cells * (np.float32(127) / largest)).astype(np.int8)
+    return packed
+
+
+def _unpacked_cells(packed: Int8Array) -> FloatArray:
+    return unit_rows(packed.astype(np.float32))
 
 
 def _rounded(encoding: FloatArray, limit: float) -> Int8Array:
@@ -254,15 +364,13 @@ def _rounded(encoding: FloatArray, limit: float) -> Int8Array:
 
 
 def _centred(tokens: FloatArray, mean: FloatArray) -> FloatArray:
-    moved = tokens - mean
-    centred: FloatArray = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)
-    return centred
+    return unit_rows(tokens - mean)
 
 
-def _read_array(manifest: ModelManifest, name: str | None) -> FloatArray | None:
+def _read_array(manifest: ModelManifest, name: str | None, dtype: Any) -> Any:
     if name is None:
         return None
     array: Any = np.load(io.BytesIO(manifest.read_file(name)), allow_pickle=False)
-    if array.dtype != np.float32 or not np.isfinite(array).all():
-        raise ValueError(f"{name} is not a finite float32 array.")
+    if array.dtype != dtype or not np.isfinite(array).all():
+        raise ValueError(f"{name} is {array.dtype}, expected finite values of {np.dtype(dtype)}.")
     return np.ascontiguousarray(array)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
-from edgecolbert.candidates import CandidateScan
 from edgecolbert.documents import Document, check_id
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, StoreFormatError, StoreMismatchError
@@ -25,17 +24,15 @@ from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.tokenizer import check_text
 
 if TYPE_CHECKING:
-    from edgecolbert.fde import FdeSettings, FirstStage
+    from edgecolbert.candidates import Candidates
+    from edgecolbert.fde import FdeSettings
+    from edgecolbert.tuning import TuneReport
 
 Progress = Callable[[int, int | None], bool | None]
 
 # Width of the first stage where the caller names none, and the least number of documents it is used for: below it,
 # scoring everything is as fast and exact.
 DEFAULT_CANDIDATES = 200
-
-# Up to this file size the first search scores everything. It would have to read all codes, which are about as many
-# bytes as all token embeddings, so this costs the same time, half the memory, and is exact (benchmarks/cold_start.py).
-_COLD_EXACT_BYTES = 256_000_000
 
 
 class Index:
@@ -57,11 +54,10 @@ class Index:
         self._pinned = pinned
         self._encoder = encoder
         self._named_model = named_model
-        self._scan = CandidateScan()
+        self._candidates: tuple[int, Candidates] | None = None
         self._lock = threading.RLock()
         self._closed = False
         self._in_snapshot = False
-        self._searched = False
         self._checked_generation = -1
 
     @classmethod
@@ -263,9 +259,8 @@ class Index:
         Args:
             query: Any text.
             k: Most hits wanted.
-            n_candidates: Documents that the first stage puts forward for scoring. Given, it forces two stages; by
-                default small collections are scored whole, as are somewhat larger ones by the first search after
-                opening, and others with a width that suits `k`.
+            n_candidates: Texts that the first stage puts forward for scoring; by default a width that suits `k`.
+                Collections of no more texts are scored whole, as are those too small to have a first stage yet.
             exact: Score every document, without a first stage.
             filter: Metadata fields and the values they must have. Documents are selected first, so a filter never
                 loses a document that the unfiltered search would have ranked lower.
@@ -363,16 +358,14 @@ class Index:
             allowed = None if selected is None else np.fromiter(selected, dtype=np.int64, count=len(selected))
             n_texts = store.count_documents() if allowed is None else len(allowed)
             width = n_candidates or max(DEFAULT_CANDIDATES, 2 * k)
-            two_stages = n_candidates is not None or (n_texts > width and not self._is_cold_and_small())
-            stage = self._first_stage() if two_stages and not exact else None
-            self._searched = True
-            if stage is None:
+            first_stage = self._first_stage(encoding_id) if n_texts > width and not exact else None
+            if first_stage is None:
                 best = score_contents(store, encoding_id, queries, None if selected is None else list(selected))
             else:
                 best = []
                 for query in queries:
-                    contents = self._scan.nearest_contents(stage, query, width, allowed)
-                    best += score_contents(store, encoding_id, [query], contents.tolist())
+                    contents = first_stage.nearest_contents(store, query, width, allowed)
+                    best += score_contents(store, encoding_id, [query], contents)
             return [ranked_documents(store, found, k, selected) for found in best]
 
     def candidates(self, query: FloatArray, n_candidates: int) -> list[str]:
@@ -383,14 +376,13 @@ class Index:
             n_candidates: How many texts.
 
         Returns:
-            Document ids in the order of the first stage; empty before any document was added.
+            Document ids in the order of the first stage; in that of an exact search where there is none yet.
         """
         with self._reading() as store:
-            self._serving_id()
-            stage = self._first_stage()
-            if stage is None:
-                return []
-            contents = self._scan.nearest_contents(stage, query, n_candidates, None).tolist()
+            first_stage = self._first_stage(self._serving_id())
+            if first_stage is None:
+                return [name for name, _ in self.ranked([query], k=n_candidates, exact=True)[0]]
+            contents = first_stage.nearest_contents(store, query, n_candidates, None)
             ids = store.ids_of_contents(contents)
             return [name for number in contents for name in sorted(ids[number])]
 
@@ -406,7 +398,7 @@ class Index:
                 model=pinned.model_name,
                 fingerprint=pinned.fingerprint,
                 dim=pinned.dim,
-                first_stage=None if first_stage is None else first_stage[1].describe(),
+                first_stage=None if first_stage is None else first_stage.stage.describe(),
                 file_bytes=store.file_bytes,
                 **store.totals(encoding_id),
             )
@@ -430,13 +422,62 @@ class Index:
         Returns:
             By how many bytes the file became smaller.
         """
+        from edgecolbert.upkeep import Upkeep  # a search does without it
+
         with self._lock:
             store = self._open_store()
             before = self.stats().file_bytes
             with store.change():
                 store.drop_unused_contents()
+                Upkeep(store, self._lock, self._pinned, None).seal()
             store.give_back_space()
             return before - self.stats().file_bytes
+
+    def tune(
+        self,
+        queries: Sequence[str] | None = None,
+        *,
+        n_queries: int = 50,
+        compare: bool = True,
+        rebuild: bool = False,
+        progress: Progress | None = None,
+    ) -> TuneReport:
+        """Measure the first stage against exact MaxSim, and choose its settings and its widths by the result.
+
+        The index stays searchable throughout. The measured recall is stored: `search(min_recall=...)` uses it, and the
+        default width is the one whose recall is .99.
+
+        Args:
+            queries: Typical queries; by default some words each of the index's own texts, few and many.
+            n_queries: How many queries of each kind to take from the texts.
+            compare: Try other settings on a part of the index, and make the first stage again where one is clearly
+                better.
+            rebuild: Make the first stage again in any case, fitted to the index as it is now.
+            progress: Called as `progress(done, None)` after each step; returning False stops.
+
+        Returns:
+            What was compared, chosen and measured.
+
+        Raises:
+            InputError: If the index is empty, or there is no query.
+            CancelledError: If `progress` returned False.
+        """
+        from edgecolbert.tuning import Tuner
+        from edgecolbert.upkeep import Upkeep
+
+        if queries is not None:
+            for position, query in enumerate(queries):
+                check_text(query, f"queries[{position}]")
+            if not queries:
+                raise InputError("queries is empty, expected at least one query, or None for words of the texts.")
+        with self._lock:
+            store = self._open_store()
+            store.check_writable()
+            with self._reading():
+                encoding_id = self._serving_id()
+            upkeep = Upkeep(store, self._lock, self._pinned, self._model())
+            tuner = Tuner(store, self._lock, upkeep, encoding_id, self.encode_queries, progress)
+            return tuner.run(queries, _check_count("n_queries", n_queries), compare=compare, rebuild=rebuild)
 
     def close(self) -> None:
         """Close the file. Closing twice does no harm; any other use after it is an error."""
@@ -501,18 +542,19 @@ class Index:
             self._checked_generation = self._store.generation
         return self._store.matching_documents(conditions)
 
-    def _is_cold_and_small(self) -> bool:
-        """Whether this is the first search on a file so small that reading all codes takes as long as scoring all."""
-        return not self._searched and self._store.file_bytes <= _COLD_EXACT_BYTES
-
-    def _first_stage(self) -> FirstStage | None:
-        """The first stage with its codes up to date, or None before any document was added."""
-        row = self._store.first_stage(self._pinned.encoding_id)
-        if row is None:
+    def _first_stage(self, encoding_id: int) -> Candidates | None:
+        """The first stage that serves, or None before there is one."""
+        number = self._store.first_stage_number(encoding_id)
+        if number is None:
             return None
-        number, stage, _ = row
-        self._scan.refresh(self._store, self._pinned.encoding_id, number, stage.code_bytes)
-        return stage
+        if self._candidates is None or self._candidates[0] != number:
+            from edgecolbert.candidates import candidates_of  # a search that scores everything does without it
+
+            found = self._store.first_stage(encoding_id)
+            if found is None:
+                return None
+            self._candidates = (number, candidates_of(found))
+        return self._candidates[1]
 
 
 def _pin(

@@ -7,27 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from edgecolbert.documents import Record, read_record
-from edgecolbert.encoder import Encoder, TokenEncoder
+from edgecolbert.encoder import TokenEncoder
 from edgecolbert.errors import CancelledError, InputError, InputTypeError, StoreMismatchError
-from edgecolbert.fde import FdeSettings, FirstStage
 from edgecolbert.passages import PassageEncoder
 from edgecolbert.results import AddReport
 from edgecolbert.store import PinnedEncoding, Store, StoredPassage
+from edgecolbert.upkeep import Upkeep
 
 # Texts encoded between two commits, and the characters after which a step ends early.
 _STEP_TEXTS = 64
 _STEP_CHARACTERS = 500_000
-
-# A first stage is fitted to the index again each time the index has grown by this factor, until it has seen enough
-# passages. Cells of the index's own raise recall by one to three hundredths over the model's (docs/first-stage.md).
-_REFIT_GROWTH = 4
-_FITTED_ENOUGH = 1_024
-_FIT_TOKENS = 200_000
-# What `fitted_on` says of a first stage that came with the model: it is replaced once by one fitted to the index.
-_SHIPPED = _FITTED_ENOUGH // _REFIT_GROWTH
 
 
 class Ingest:
@@ -57,7 +47,7 @@ class Ingest:
         self._lock = lock
         self._pinned = pinned
         self._passages = passages
-        self._encoder = encoder
+        self._upkeep = Upkeep(store, lock, pinned, encoder)
         self._progress = progress
         self._source = source
 
@@ -124,11 +114,12 @@ class Ingest:
             # The last step may still be cancelled: once the documents are shown, the call has succeeded.
             step_done(len(records))
             with self._lock, self._store.change():
-                self._stage(last)
+                n_new = self._stage(last)
                 # Another process may have deleted a text meanwhile that was stored when this call began.
                 if self._store.encoded_hashes(texts, self._pinned.encoding_id) == set(texts):
                     outcomes = self._store.put_documents(records, self._source)
                     break
+        self._upkeep.after_write(n_new)
         return AddReport(
             ids=[record.id for record in records],
             added=outcomes.count("added"),
@@ -149,12 +140,13 @@ class Ingest:
         """
         encoded = self._encoded(step)
         with self._lock, self._store.change():
-            self._stage(encoded)
+            n_new = self._stage(encoded)
+        self._upkeep.after_write(n_new)
 
-    def _stage(self, encoded: list[tuple[str, str, list[StoredPassage]]]) -> None:
-        """Store texts with their passages and codes; inside a change."""
+    def _stage(self, encoded: list[tuple[str, str, list[StoredPassage]]]) -> int:
+        """Store texts with their passages and codes, inside a change; give how many passages were new."""
         if not encoded:
-            return
+            return 0
         pinned = self._check_pinned()
         if pinned.dim is None:
             self._store.set_dim(pinned.encoding_id, self._passages.dim or 0)
@@ -163,17 +155,18 @@ class Ingest:
                 f"{self._store.path} holds token embeddings of dim {pinned.dim}, the model {pinned.model_name!r} now "
                 f"gives {self._passages.dim}. Use the model it was made with, or re-encode."
             )
-        first_stage_id, stage, fitted_on = self._first_stage(encoded)
+        stored: list[StoredPassage] = []
         for digest, text, passages in encoded:
             content_id = self._store.stage_content(digest, text)
             if self._store.has_passages(content_id, pinned.encoding_id):
                 continue
             numbers = self._store.stage_passages(content_id, pinned.encoding_id, passages)
-            for number, passage in zip(numbers, passages, strict=True):
-                self._store.add_code(number, content_id, first_stage_id, stage.document_code(passage.tokens.to_float()))
-        n_passages = self._store.count_passages(pinned.encoding_id)
-        if fitted_on < _FITTED_ENOUGH and n_passages >= _REFIT_GROWTH * fitted_on:
-            self._refit(stage.settings)
+            stored += [
+                passage._replace(passage_id=number, content_id=content_id)
+                for number, passage in zip(numbers, passages, strict=True)
+            ]
+        self._upkeep.add_codes(stored)
+        return len(stored)
 
     def _check_pinned(self) -> PinnedEncoding:
         """The encoding as the database has it now; a re-encoding may have replaced it since the call began."""
@@ -185,41 +178,6 @@ class Ingest:
             f"{self._store.path} was re-encoded with another model since it was opened with "
             f"{self._pinned.model_name!r}. Open it again."
         )
-
-    def _first_stage(self, encoded: list[tuple[str, str, list[StoredPassage]]]) -> tuple[int, FirstStage, int]:
-        """The first stage of the encoding; for its first passages the model's own, or one fitted to them."""
-        found = self._store.first_stage(self._pinned.encoding_id)
-        if found is not None:
-            return found
-        wanted = self._pinned.settings["fde"]
-        shipped = None
-        if wanted is None and isinstance(self._encoder, Encoder):
-            shipped = FirstStage.from_manifest(self._encoder.manifest)
-        if shipped is not None:
-            number = self._store.replace_first_stage(self._pinned.encoding_id, shipped, _SHIPPED)
-            return number, shipped, _SHIPPED
-        settings = FdeSettings() if wanted is None else FdeSettings.from_json(wanted)
-        return self._fit(settings, [passage for _, _, cuts in encoded for passage in cuts])
-
-    def _fit(self, settings: FdeSettings, passages: list[StoredPassage]) -> tuple[int, FirstStage, int]:
-        dim = self._passages.dim or 0
-        # Evenly spaced passages: one long document may have more tokens than memory holds as float32.
-        n_tokens = sum(len(passage.tokens.values) for passage in passages)
-        sample = passages[:: max(1, round(n_tokens / _FIT_TOKENS))]
-        tokens = [passage.tokens.to_float() for passage in sample if len(passage.tokens.values)]
-        # Without a single token there is nothing to learn; one direction stands in until the next fit.
-        stacked = np.concatenate(tokens) if tokens else np.eye(1, dim, dtype=np.float32)
-        stage = FirstStage.fit(settings, stacked)
-        fitted_on = max(1, len(passages))
-        return self._store.replace_first_stage(self._pinned.encoding_id, stage, fitted_on), stage, fitted_on
-
-    def _refit(self, settings: FdeSettings) -> None:
-        """Fit the first stage to all passages there are by now, and make their codes again from stored tokens."""
-        everything = list(self._store.passages(self._pinned.encoding_id, self._store.staged_content_ids()))
-        number, stage, _ = self._fit(settings, everything)
-        for passage in everything:
-            code = stage.document_code(passage.tokens.to_float())
-            self._store.add_code(passage.passage_id, passage.content_id, number, code)
 
 
 def _batches(documents: Iterable[str | Mapping[str, Any]], size: int) -> Iterator[list[Record]]:

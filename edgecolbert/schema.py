@@ -12,7 +12,7 @@ from edgecolbert.errors import StoreFormatError, StoreReadOnlyError
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _VERSION_1 = """
 CREATE TABLE state (
@@ -89,6 +89,60 @@ CREATE INDEX codes_by_first_stage ON codes (first_stage_id);
 """
 
 
+# Version 2: codes of a first stage are short and of any length, and are sealed into segments ordered by cell. The first
+# stage of version 1 is dropped; a new one is made from the stored token embeddings by later writes, and until then
+# every search scores all passages.
+_VERSION_2 = """
+DROP TABLE codes;
+DROP TABLE first_stages;
+
+-- A fitted first stage. One serves; at most one more is being built, a part at a time, by later writes.
+CREATE TABLE first_stages (
+    first_stage_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    encoding_id INTEGER NOT NULL REFERENCES encodings ON DELETE CASCADE,
+    state TEXT NOT NULL CHECK (state IN ('serving', 'building')),
+    settings TEXT NOT NULL,
+    fitted_on INTEGER NOT NULL,
+    encoded_to INTEGER NOT NULL,
+    cells BLOB,
+    codebooks BLOB,
+    mean BLOB,
+    checksum INTEGER NOT NULL,
+    measured TEXT,
+    UNIQUE (encoding_id, state)
+);
+
+-- Codes of passages that no segment holds yet; MUVERA's stay here.
+CREATE TABLE codes (
+    passage_id INTEGER NOT NULL REFERENCES passages ON DELETE CASCADE,
+    first_stage_id INTEGER NOT NULL REFERENCES first_stages ON DELETE CASCADE,
+    content_id INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    code BLOB NOT NULL,
+    PRIMARY KEY (passage_id, first_stage_id)
+) WITHOUT ROWID;
+CREATE INDEX codes_by_first_stage ON codes (first_stage_id);
+
+-- Codes of up to 65,536 passages, ordered by cell. A segment is never changed, only replaced.
+CREATE TABLE segments (
+    segment_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    first_stage_id INTEGER NOT NULL REFERENCES first_stages ON DELETE CASCADE,
+    level INTEGER NOT NULL,
+    n_passages INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    members BLOB NOT NULL
+);
+CREATE INDEX segments_by_first_stage ON segments (first_stage_id);
+
+-- The entries of one cell in one segment; list_id is segment_id * 65536 + cell.
+CREATE TABLE cell_lists (
+    list_id INTEGER PRIMARY KEY,
+    checksum INTEGER NOT NULL,
+    entries BLOB NOT NULL
+);
+"""
+
+
 def prepare_schema(connection: sqlite3.Connection, path: str | Path, *, read_only: bool) -> None:
     """Bring a database to this version's schema, or refuse it untouched.
 
@@ -127,7 +181,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
     from sqlite_utils import Database, Migrations
 
     migrations = Migrations("edgecolbert")
-    migrations(name="version_1")(_to_version_1)
+    migrations(name="version_1")(lambda db: _run_script(db, _VERSION_1))
+    migrations(name="version_2")(lambda db: _run_script(db, _VERSION_2))
     # The lock first: of two processes that make the same file, the second must find the first one's schema.
     with writing(connection):
         if _version(connection) < SCHEMA_VERSION:
@@ -136,9 +191,9 @@ def _migrate(connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _to_version_1(db: Database) -> None:
+def _run_script(db: Database, script: str) -> None:
     # Not executescript, which commits what is open before it begins.
-    for statement in _statements(_VERSION_1):
+    for statement in _statements(script):
         db.execute(statement)
 
 

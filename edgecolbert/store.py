@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from edgecolbert.codec import QuantizedTokens
 from edgecolbert.connection import open_connection, reading, translated_errors, writing
@@ -28,13 +29,20 @@ from edgecolbert.filters import HAS_NUL, filter_sql, matches
 from edgecolbert.schema import prepare_schema
 
 if TYPE_CHECKING:
-    from edgecolbert.fde import FirstStage, Int8Array
+    from edgecolbert.fde import FirstStage
 
 # Texts looked up by one statement.
 _READ_BATCH = 256
 # What a passage's checksum covers before its token embeddings: place, span, number of tokens, scale.
 _PASSAGE = struct.Struct("<7qd").pack
 _FOREIGN_KEYS = "PRAGMA foreign_key_check"
+_PASSAGE_COLUMNS = (
+    "passage_id, content_id, encoding_id, ordinal, n_passages, span_start, span_end, n_tokens, scale, checksum, tokens"
+)
+# Room for the lists of one segment in the numbers of lists; a cell's number has two bytes.
+LISTS_OF_A_SEGMENT = 65_536
+
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,52 @@ class StoredPassage(NamedTuple):
     start: int
     end: int
     tokens: QuantizedTokens
+
+
+class StoredFirstStage(NamedTuple):
+    """A first stage as a database has it.
+
+    Attributes:
+        number: Its number in the database.
+        encoding_id: The vectors that its codes are made of.
+        stage: The first stage.
+        fitted_on: How many passages there were when it was fitted.
+        encoded_to: Number of the last passage that has a code, while it is being built.
+    """
+
+    number: int
+    encoding_id: int
+    stage: FirstStage
+    fitted_on: int
+    encoded_to: int
+
+
+class StoredCode(NamedTuple):
+    """The code of one passage.
+
+    Attributes:
+        passage_id: The passage.
+        content_id: The text it is of.
+        code: As `FirstStage.document_codes` gave it.
+    """
+
+    passage_id: int
+    content_id: int
+    code: bytes
+
+
+class StoredSegment(NamedTuple):
+    """What is known of a segment without reading it.
+
+    Attributes:
+        segment_id: Its number; a number is never used twice, and a segment is never changed.
+        level: How often its entries were merged.
+        n_passages: How many passages it has.
+    """
+
+    segment_id: int
+    level: int
+    n_passages: int
 
 
 class Store:
@@ -169,49 +223,261 @@ class Store:
 
     def drop_encoding(self, state: str) -> None:
         """Forget an encoding with all its passages and codes."""
+        found = self.encoding(state)
+        if found is None:
+            return
+        for stage_state in ("serving", "building"):
+            self._drop_first_stages(found.encoding_id, stage_state)
         self._run("DELETE FROM encodings WHERE state = ?", state)
 
     def promote_building(self) -> None:
         """Let the encoding that was being built serve."""
         self._run("UPDATE encodings SET state = 'serving' WHERE state = 'building'")
 
-    def first_stage(self, encoding_id: int) -> tuple[int, FirstStage, int] | None:
-        """The fitted first stage of an encoding: its number, itself, and how many passages it was fitted on."""
+    def first_stage(self, encoding_id: int, state: str = "serving") -> StoredFirstStage | None:
+        """The first stage of an encoding that is "serving" or "building", or None.
+
+        Args:
+            encoding_id: Which vectors.
+            state: Which of the two.
+
+        Returns:
+            The first stage with its number.
+
+        Raises:
+            StoreFormatError: If it is damaged.
+        """
         row = self._run(
-            "SELECT first_stage_id, first_stages.settings, cells, mean, fitted_on, checksum, dim FROM first_stages "
-            "JOIN encodings USING (encoding_id) WHERE encoding_id = ? ORDER BY first_stage_id DESC LIMIT 1",
+            "SELECT first_stage_id, fitted_on, encoded_to, checksum, dim, first_stages.settings, cells, codebooks, "
+            "mean FROM first_stages JOIN encodings USING (encoding_id) WHERE encoding_id = ? "
+            "AND first_stages.state = ?",
             encoding_id,
+            state,
         ).fetchone()
         if row is None:
             return None
-        from edgecolbert.fde import FdeSettings, FirstStage  # a search that scores everything does without it
+        from edgecolbert.fde import FdeSettings, FirstStage, PackedArrays  # a search that scores everything needs none
 
-        number, settings, cells, mean, fitted_on, checksum, dim = row
-        if _crc(settings.encode(), cells or b"", mean or b"") != checksum:
+        number, fitted_on, encoded_to, checksum, dim, settings, *blobs = row
+        if _crc(settings.encode(), *(blob or b"" for blob in blobs)) != checksum:
             raise StoreFormatError(
-                f"{self.path}: the first stage's cells are damaged. Run `edgecolbert reencode --db FILE` to make the "
-                "vectors again from the stored texts."
+                f"{self.path}: the first stage's cells are damaged. The texts and the token embeddings are unharmed: "
+                "search with exact=True, and run `edgecolbert tune --rebuild --db FILE` to make the first stage again."
             )
-        stage = FirstStage(
-            FdeSettings.from_json(settings),
-            dim,
-            None if cells is None else np.frombuffer(cells, dtype="<f4").reshape(-1, dim),
+        cells, codebooks, mean = blobs
+        arrays = PackedArrays(
+            None if cells is None else np.frombuffer(cells, dtype=np.int8).reshape(-1, dim),
+            None if codebooks is None else np.frombuffer(codebooks, dtype="<f2").reshape(-1, dim),
             None if mean is None else np.frombuffer(mean, dtype="<f4"),
         )
-        return number, stage, fitted_on
+        stage = FirstStage.unpack(FdeSettings.from_json(settings), dim, arrays)
+        return StoredFirstStage(number, encoding_id, stage, fitted_on, encoded_to)
 
-    def replace_first_stage(self, encoding_id: int, stage: FirstStage, fitted_on: int) -> int:
-        """Record a newly fitted first stage instead of the old one, whose codes go with it."""
-        self._run("DELETE FROM first_stages WHERE encoding_id = ?", encoding_id)
+    def first_stage_number(self, encoding_id: int, state: str = "serving") -> int | None:
+        """The number of that first stage alone, which says whether one read earlier is still it."""
+        sql = "SELECT first_stage_id FROM first_stages WHERE encoding_id = ? AND state = ?"
+        row = self._run(sql, encoding_id, state).fetchone()
+        return None if row is None else int(row[0])
+
+    def add_first_stage(self, encoding_id: int, stage: FirstStage, fitted_on: int) -> int:
+        """Record a first stage that is to be built, instead of one that was being built; it has no codes yet."""
+        self._drop_first_stages(encoding_id, "building")
         settings = stage.settings.to_json()
-        cells = None if stage.cells is None else stage.cells.astype("<f4").tobytes()
-        mean = None if stage.mean is None else stage.mean.astype("<f4").tobytes()
+        cells, codebooks, mean = stage.pack()
+        blobs = (
+            None if cells is None else cells.tobytes(),
+            None if codebooks is None else codebooks.astype("<f2").tobytes(),
+            None if mean is None else mean.astype("<f4").tobytes(),
+        )
         cursor = self._run(
-            "INSERT INTO first_stages (encoding_id, settings, fitted_on, cells, mean, checksum) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            *(encoding_id, settings, fitted_on, cells, mean, _crc(settings.encode(), cells or b"", mean or b"")),
+            "INSERT INTO first_stages (encoding_id, state, settings, fitted_on, encoded_to, cells, codebooks, mean, "
+            "checksum) VALUES (?, 'building', ?, ?, 0, ?, ?, ?, ?)",
+            *(encoding_id, settings, fitted_on, *blobs, _crc(settings.encode(), *(blob or b"" for blob in blobs))),
         )
         return int(cursor.lastrowid or 0)
+
+    def set_encoded_to(self, first_stage_id: int, passage_id: int) -> None:
+        """Record up to which passage a first stage has codes."""
+        self._run("UPDATE first_stages SET encoded_to = ? WHERE first_stage_id = ?", passage_id, first_stage_id)
+
+    def measured(self, first_stage_id: int) -> dict[str, Any] | None:
+        """What was measured of a first stage, or None."""
+        sql = "SELECT measured FROM first_stages WHERE first_stage_id = ?"
+        found: dict[str, Any] | None = json.loads(self._one(sql, first_stage_id)[0] or "null")
+        return found
+
+    def set_measured(self, first_stage_id: int, measured: dict[str, Any]) -> None:
+        """Record what was measured of a first stage."""
+        text = json.dumps(measured, sort_keys=True)
+        self._run("UPDATE first_stages SET measured = ? WHERE first_stage_id = ?", text, first_stage_id)
+
+    def promote_first_stage(self, encoding_id: int) -> None:
+        """Let the first stage that was being built serve; the old one goes with its codes."""
+        self._drop_first_stages(encoding_id, "serving")
+        self._run("UPDATE first_stages SET state = 'serving' WHERE encoding_id = ? AND state = 'building'", encoding_id)
+
+    def _drop_first_stages(self, encoding_id: int, state: str) -> None:
+        number = self.first_stage_number(encoding_id, state)
+        if number is not None:
+            self.drop_segments([segment.segment_id for segment in self.segments(number)])
+            self._run("DELETE FROM first_stages WHERE first_stage_id = ?", number)
+
+    # Codes: one by one at first, sealed into segments later
+
+    def add_code(self, passage_id: int, content_id: int, first_stage_id: int, code: bytes) -> None:
+        """Store the first stage's code of a passage."""
+        self._run(
+            "INSERT INTO codes (passage_id, content_id, first_stage_id, checksum, code) VALUES (?, ?, ?, ?, ?)",
+            *(passage_id, content_id, first_stage_id, code_crc(passage_id, content_id, first_stage_id, code), code),
+        )
+
+    def codes(self, first_stage_id: int, after: int = 0, limit: int = -1) -> Iterator[StoredCode]:
+        """Codes that no segment holds, of passages with larger numbers than `after`, in the order of the passages.
+
+        Args:
+            first_stage_id: Which first stage.
+            after: A passage number.
+            limit: Most codes, -1 for all.
+
+        Yields:
+            The codes, checked.
+
+        Raises:
+            StoreFormatError: If one is damaged.
+        """
+        for passage_id, content_id, code, checksum in self._run(
+            "SELECT passage_id, content_id, code, checksum FROM codes WHERE first_stage_id = ? AND passage_id > ? "
+            "ORDER BY passage_id LIMIT ?",
+            *(first_stage_id, after, limit),
+        ):
+            if not isinstance(code, bytes) or code_crc(passage_id, content_id, first_stage_id, code) != checksum:
+                raise self._damaged_first_stage(f"the code of passage {passage_id}")
+            yield StoredCode(passage_id, content_id, code)
+
+    def count_codes(self, first_stage_id: int) -> int:
+        """How many codes no segment holds."""
+        return int(self._one("SELECT count(*) FROM codes WHERE first_stage_id = ?", first_stage_id)[0])
+
+    def drop_codes(self, first_stage_id: int, passage_ids: Sequence[int]) -> None:
+        """Delete codes that a segment holds now."""
+        self._run(
+            "DELETE FROM codes WHERE first_stage_id = ? AND passage_id IN (SELECT value FROM json_each(?))",
+            first_stage_id,
+            json.dumps(list(passage_ids)),
+        )
+
+    def segments(self, first_stage_id: int) -> list[StoredSegment]:
+        """The segments of a first stage, oldest first, without their contents."""
+        sql = "SELECT segment_id, level, n_passages FROM segments WHERE first_stage_id = ? ORDER BY segment_id"
+        return [StoredSegment(*row) for row in self._run(sql, first_stage_id)]
+
+    def segment_members(self, segment_id: int) -> tuple[IntArray, IntArray]:
+        """Passage and content numbers of a segment's passages, int64 each, in the order in which its lists count them.
+
+        Args:
+            segment_id: Which segment.
+
+        Returns:
+            The two arrays.
+
+        Raises:
+            StoreFormatError: If they are damaged.
+        """
+        n, checksum, members = self._one(
+            "SELECT n_passages, checksum, members FROM segments WHERE segment_id = ?", segment_id
+        )
+        if not isinstance(members, bytes) or len(members) != 16 * n or _crc(members) != checksum:
+            raise self._damaged_first_stage(f"segment {segment_id}")
+        numbers = np.frombuffer(members, dtype="<i8")
+        return numbers[:n], numbers[n:]
+
+    def add_segment(
+        self,
+        first_stage_id: int,
+        level: int,
+        members: tuple[IntArray, IntArray],
+        lists: Iterable[tuple[int, bytes]],
+    ) -> None:
+        """Store a segment.
+
+        Args:
+            first_stage_id: Which first stage.
+            level: How often its entries were merged.
+            members: Passage and content numbers of its passages.
+            lists: Cell and entries of each cell that has any.
+        """
+        passages, contents = members
+        blob = passages.astype("<i8").tobytes() + contents.astype("<i8").tobytes()
+        cursor = self._run(
+            "INSERT INTO segments (first_stage_id, level, n_passages, checksum, members) VALUES (?, ?, ?, ?, ?)",
+            *(first_stage_id, level, len(passages), _crc(blob), blob),
+        )
+        base = int(cursor.lastrowid or 0) * LISTS_OF_A_SEGMENT
+        self._connection.executemany(
+            "INSERT INTO cell_lists (list_id, checksum, entries) VALUES (?, ?, ?)",
+            ((base + cell, _list_crc(base + cell, entries), entries) for cell, entries in lists),
+        )
+
+    def drop_segments(self, segment_ids: Iterable[int]) -> None:
+        """Delete segments with their lists."""
+        for segment_id in segment_ids:
+            first = segment_id * LISTS_OF_A_SEGMENT
+            self._run("DELETE FROM cell_lists WHERE list_id >= ? AND list_id < ?", first, first + LISTS_OF_A_SEGMENT)
+            self._run("DELETE FROM segments WHERE segment_id = ?", segment_id)
+
+    def cell_lists(self, list_ids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """Number and entries of those of the given lists that there are.
+
+        Args:
+            list_ids: segment_id * 65536 + cell of each.
+
+        Yields:
+            The lists, checked, in the order of their numbers.
+
+        Raises:
+            StoreFormatError: If one is damaged.
+        """
+        for list_id, checksum, entries in self._run(
+            "SELECT list_id, checksum, entries FROM cell_lists WHERE list_id IN (SELECT value FROM json_each(?)) "
+            "ORDER BY list_id",
+            json.dumps(list_ids),
+        ):
+            if not isinstance(entries, bytes) or _list_crc(list_id, entries) != checksum:
+                raise self._damaged_first_stage(f"list {list_id}")
+            yield list_id, entries
+
+    def segment_lists(self, segment_id: int) -> Iterator[tuple[int, bytes]]:
+        """Cell and entries of all lists of a segment, checked, in the order of the cells."""
+        first = segment_id * LISTS_OF_A_SEGMENT
+        for list_id, checksum, entries in self._run(
+            "SELECT list_id, checksum, entries FROM cell_lists WHERE list_id >= ? AND list_id < ? ORDER BY list_id",
+            *(first, first + LISTS_OF_A_SEGMENT),
+        ):
+            if not isinstance(entries, bytes) or _list_crc(list_id, entries) != checksum:
+                raise self._damaged_first_stage(f"list {list_id}")
+            yield list_id - first, entries
+
+    def _damaged_first_stage(self, what: str) -> StoreFormatError:
+        return StoreFormatError(
+            f"{self.path}: {what} in the first stage is damaged. The texts and the token embeddings are unharmed: "
+            "search with exact=True, and run `edgecolbert tune --rebuild --db FILE` to make the first stage again."
+        )
+
+    def present_passages(self, passage_ids: Iterable[int]) -> set[int]:
+        """Those of the given passages that have not been deleted."""
+        rows = self._run(
+            "SELECT passage_id FROM passages WHERE passage_id IN (SELECT value FROM json_each(?))",
+            json.dumps([int(number) for number in passage_ids]),
+        )
+        return {row[0] for row in rows}
+
+    def shown_contents(self, content_ids: Iterable[int]) -> set[int]:
+        """Those of the given texts that documents point to."""
+        rows = self._run(
+            "SELECT content_id FROM documents WHERE content_id IN (SELECT value FROM json_each(?))",
+            json.dumps([int(number) for number in content_ids]),
+        )
+        return {row[0] for row in rows}
 
     # Contents and passages
 
@@ -250,14 +516,6 @@ class Store:
             numbers.append(int(cursor.lastrowid or 0))
         return numbers
 
-    def add_code(self, passage_id: int, content_id: int, first_stage_id: int, code: Int8Array) -> None:
-        """Store the first stage's code of a passage."""
-        blob = code.tobytes()
-        self._run(
-            "INSERT INTO codes (passage_id, content_id, first_stage_id, checksum, code) VALUES (?, ?, ?, ?, ?)",
-            *(passage_id, content_id, first_stage_id, code_crc(passage_id, content_id, first_stage_id, blob), blob),
-        )
-
     def passages(
         self, encoding_id: int, content_ids: Sequence[int] | None = None, *, complete: bool = False
     ) -> Iterator[StoredPassage]:
@@ -280,12 +538,10 @@ class Store:
             n_expected = dict.fromkeys(wanted, 1)
             # Not a batch at a time: giving back megabytes and asking for them again costs more than the reading.
             for row in cursor:
-                number, content_id, _, _, n_passages, start, end, _, scale, _, blob = row
-                if not _is_sound(row, dim):
-                    raise self._damaged_vectors(content_id, f"passage {number} is damaged")
-                n_seen[content_id] += 1
-                n_expected[content_id] = n_passages
-                yield StoredPassage(number, content_id, start, end, QuantizedTokens.from_bytes(blob, scale, dim))
+                passage = self._passage(row, dim)
+                n_seen[passage.content_id] += 1
+                n_expected[passage.content_id] = row[4]
+                yield passage
             for content_id in wanted if complete else ():
                 if n_seen[content_id] != n_expected[content_id]:
                     raise self._damaged_vectors(content_id, "a passage is missing")
@@ -294,10 +550,7 @@ class Store:
         self, encoding_id: int, content_ids: Sequence[int] | None
     ) -> Iterator[tuple[sqlite3.Cursor, Sequence[int]]]:
         """Cursors over the passages of some texts, each with the texts it is about."""
-        columns = (
-            "SELECT passage_id, content_id, encoding_id, ordinal, n_passages, span_start, span_end, n_tokens, scale, "
-            "checksum, tokens FROM passages WHERE encoding_id = ?"
-        )
+        columns = f"SELECT {_PASSAGE_COLUMNS} FROM passages WHERE encoding_id = ?"
         if content_ids is None:
             # In the order of the file, by one statement: nothing to look up and nothing to sort.
             sql = f"{columns} AND +content_id IN (SELECT content_id FROM documents) ORDER BY passage_id"
@@ -323,19 +576,49 @@ class Store:
         """The numbers of all texts, those that no document points to yet included."""
         return [row[0] for row in self._run("SELECT content_id FROM contents ORDER BY content_id")]
 
-    def code_rows(self, first_stage_id: int, after: int = 0) -> Iterator[tuple[int, int, bytes, int]]:
-        """Passage number, content number, code and checksum of every code with a larger passage number."""
-        yield from self._run(
-            "SELECT passage_id, content_id, code, checksum FROM codes WHERE first_stage_id = ? AND passage_id > ? "
-            "ORDER BY passage_id",
-            first_stage_id,
-            after,
-        )
+    def passages_after(self, encoding_id: int, passage_id: int, limit: int) -> Iterator[StoredPassage]:
+        """Passages with larger numbers, in order, those of texts not shown yet included.
 
-    def code_passage_ids(self, first_stage_id: int) -> list[int]:
-        """The numbers of all passages that have a code, in order."""
-        rows = self._run("SELECT passage_id FROM codes WHERE first_stage_id = ? ORDER BY passage_id", first_stage_id)
+        Args:
+            encoding_id: Which vectors.
+            passage_id: The number after which to begin.
+            limit: Most passages.
+
+        Yields:
+            Passages with their token embeddings, checked.
+
+        Raises:
+            StoreFormatError: If a row is damaged.
+        """
+        (dim,) = self._one("SELECT dim FROM encodings WHERE encoding_id = ?", encoding_id)
+        for row in self._run(
+            f"SELECT {_PASSAGE_COLUMNS} FROM passages WHERE encoding_id = ? AND passage_id > ? ORDER BY passage_id "
+            "LIMIT ?",
+            *(encoding_id, passage_id, limit),
+        ):
+            yield self._passage(row, dim)
+
+    def passage_numbers(self, encoding_id: int) -> list[int]:
+        """The numbers of all passages of an encoding, in order."""
+        rows = self._run("SELECT passage_id FROM passages WHERE encoding_id = ? ORDER BY passage_id", encoding_id)
         return [row[0] for row in rows]
+
+    def passages_by_number(self, encoding_id: int, passage_ids: Sequence[int]) -> Iterator[StoredPassage]:
+        """Some passages, in the order of their numbers, checked."""
+        (dim,) = self._one("SELECT dim FROM encodings WHERE encoding_id = ?", encoding_id)
+        for row in self._run(
+            f"SELECT {_PASSAGE_COLUMNS} FROM passages WHERE encoding_id = ? AND passage_id IN "
+            "(SELECT value FROM json_each(?)) ORDER BY passage_id",
+            encoding_id,
+            json.dumps([int(number) for number in passage_ids]),
+        ):
+            yield self._passage(row, dim)
+
+    def _passage(self, row: tuple[Any, ...], dim: int) -> StoredPassage:
+        number, content_id, _, _, _, start, end, _, scale, _, blob = row
+        if not _is_sound(row, dim):
+            raise self._damaged_vectors(content_id, f"passage {number} is damaged")
+        return StoredPassage(number, content_id, start, end, QuantizedTokens.from_bytes(blob, scale, dim))
 
     def count_passages(self, encoding_id: int) -> int:
         """How many passages an encoding has, those of texts not shown yet included."""
@@ -457,6 +740,13 @@ class Store:
         """The ids of the documents that were read from one root."""
         return [row[0] for row in self._run("SELECT id FROM documents WHERE source = ? ORDER BY document_id", source)]
 
+    def sample_texts(self, most: int) -> list[str]:
+        """Texts of some documents, evenly spaced."""
+        numbers = self.shown_content_ids()
+        chosen = json.dumps(numbers[:: max(1, len(numbers) // max(1, most))][:most])
+        sql = "SELECT text FROM contents WHERE content_id IN (SELECT value FROM json_each(?)) ORDER BY content_id"
+        return [row[0] for row in self._run(sql, chosen)]
+
     def count_documents(self) -> int:
         """How many documents there are."""
         return int(self._one("SELECT count(*) FROM documents")[0])
@@ -539,20 +829,6 @@ class Store:
             except StoreFormatError:
                 yield content_id
 
-    def codes_to_check(self, encoding_id: int, first_stage_id: int, code_bytes: int) -> Iterator[tuple[int, int, bool]]:
-        """Passage number, content number, and whether its code is there and sound, for every passage."""
-        for passage_id, content_id, code, checksum in self._run(
-            "SELECT passage_id, passages.content_id, code, codes.checksum FROM passages LEFT JOIN codes "
-            "USING (passage_id, content_id) WHERE encoding_id = ? AND coalesce(first_stage_id, ?) = ?",
-            *(encoding_id, first_stage_id, first_stage_id),
-        ):
-            sound = (
-                isinstance(code, bytes)
-                and len(code) == code_bytes
-                and code_crc(passage_id, content_id, first_stage_id, code) == checksum
-            )
-            yield passage_id, content_id, sound
-
     def totals(self, encoding_id: int) -> dict[str, int]:
         """Counts and bytes of what documents point to, for `Index.stats`."""
         shown = "content_id IN (SELECT content_id FROM documents)"
@@ -562,7 +838,11 @@ class Store:
             encoding_id,
         )
         (text_bytes,) = self._one(f"SELECT coalesce(sum(length(CAST(text AS BLOB))), 0) FROM contents WHERE {shown}")
-        (code_bytes,) = self._one(f"SELECT coalesce(sum(length(code)), 0) FROM codes WHERE {shown}")
+        (code_bytes,) = self._one(
+            "SELECT (SELECT coalesce(sum(length(code)), 0) FROM codes) + "
+            "(SELECT coalesce(sum(length(entries)), 0) FROM cell_lists) + "
+            "(SELECT coalesce(sum(length(members)), 0) FROM segments)"
+        )
         return {
             "passages": passages,
             "tokens": tokens,
@@ -630,6 +910,11 @@ def _passage_crc(*columns: Any) -> int:
 def code_crc(passage_id: int, content_id: int, first_stage_id: int, blob: bytes) -> int:
     """The checksum of a code and of what it belongs to."""
     return _crc(struct.pack("<3q", passage_id, content_id, first_stage_id), blob)
+
+
+def _list_crc(list_id: int, entries: bytes) -> int:
+    """The checksum of a list and of the place it belongs to."""
+    return _crc(struct.pack("<q", list_id), entries)
 
 
 def _document_crc(identifier: Any, digest: Any, metadata: Any, source: Any) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 
+from edgecolbert.cell_lists import CellList
 from edgecolbert.errors import StoreError
 from edgecolbert.results import Problem, VerifyReport
 from edgecolbert.store import PinnedEncoding, Store
@@ -43,13 +45,6 @@ def _problems(store: Store) -> Iterator[Problem]:
 
 
 def _vector_problems(store: Store, encoding: PinnedEncoding) -> Iterator[Problem]:
-    stage_id = None
-    try:
-        stage = store.first_stage(encoding.encoding_id)
-        if stage is not None:
-            stage_id, code_bytes = stage[0], stage[1].code_bytes
-    except StoreError as error:
-        yield Problem(str(error))
     missing = store.contents_without_passages(encoding.encoding_id, limit=-1)
     if missing:
         names = tuple(store.ids_of_hashes(digest for digest, _ in missing))
@@ -59,8 +54,28 @@ def _vector_problems(store: Store, encoding: PinnedEncoding) -> Iterator[Problem
         names = tuple(store.ids_of_contents([content_id]).get(content_id, []))
         if not without.intersection(store.hashes_of_contents([content_id])):
             yield Problem("Stored token embeddings are damaged or missing; the text is unharmed.", names)
-    if stage_id is not None:
-        for passage_id, content_id, sound in store.codes_to_check(encoding.encoding_id, stage_id, code_bytes):
-            if not sound:
-                names = tuple(store.ids_of_contents([content_id]).get(content_id, []))
-                yield Problem(f"The first stage's code of passage {passage_id} is missing or damaged.", names)
+    yield from _first_stage_problems(store, encoding)
+
+
+def _first_stage_problems(store: Store, encoding: PinnedEncoding) -> Iterator[Problem]:
+    """Every list and code must be sound, and every passage be in one place."""
+    try:
+        found = store.first_stage(encoding.encoding_id)
+        if found is None:
+            return
+        places: Counter[int] = Counter(code.passage_id for code in store.codes(found.number))
+        for segment in store.segments(found.number):
+            passages, _ = store.segment_members(segment.segment_id)
+            places.update(passages.tolist())
+            entry_bytes = found.stage.lists.entry_bytes
+            for cell, entries in store.segment_lists(segment.segment_id):
+                members = CellList.from_bytes(entries, entry_bytes - 2).passages
+                if len(entries) % entry_bytes or cell >= len(found.stage.lists.cells) or members.max() >= len(passages):
+                    yield Problem(
+                        f"The list of cell {cell} in segment {segment.segment_id} of the first stage is wrong."
+                    )
+        wrong = [number for number in store.passage_numbers(encoding.encoding_id) if places[number] != 1]
+        if wrong:
+            yield Problem(f"The first stage misses passages, or has them twice: {', '.join(map(str, wrong[:10]))}.")
+    except StoreError as error:
+        yield Problem(str(error))

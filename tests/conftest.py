@@ -8,9 +8,23 @@ import pytest
 from hypothesis import settings
 from word_encoder import WordEncoder
 
+from edgecolbert import upkeep
+
 # The same examples on every machine and every run: a test that fails only sometimes is worse than none.
 settings.register_profile("seeded", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("seeded")
+
+
+@pytest.fixture(autouse=True)
+def small_first_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indexes of a few documents have a first stage, several segments and merges, as large ones do."""
+    for name, value in {
+        "FIRST_STAGE_FROM": 2,
+        "_FITTED_ENOUGH": 100,
+        "_BUILD_STEP": 16,
+        "_SEALED": 8,
+    }.items():
+        monkeypatch.setattr(upkeep, name, value)
 
 
 @pytest.fixture

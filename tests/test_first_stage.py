@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecolbert import FdeSettings, FirstStage, InputError, MuveraSettings
-from edgecolbert.cells import CellEncoding, fit_cells
+from edgecolbert.cell_lists import CellList, Segment, merged_list, segment_scores, subspaces
+from edgecolbert.cells import Cells, fit_cells
 from edgecolbert.muvera import Muvera
 from edgecolbert.random_matrix import gaussian, signed_buckets
 
@@ -183,22 +184,15 @@ def test_parameters_out_of_range_are_named(options: dict[str, int], message: str
         MuveraSettings(**options)  # type: ignore[arg-type]
 
 
-# Properties of both encodings.
-
-
-def _encodings() -> list[CellEncoding | Muvera]:
-    return [
-        CellEncoding(fit_cells(_tokens(1, 500), 12)),
-        Muvera(MuveraSettings(num_repetitions=3), 16),
-        Muvera(MuveraSettings(num_repetitions=3, final_projection_dimension=64), 16),
-    ]
+# Properties of the encodings.
 
 
 @given(seed=st.integers(0, 1_000), n_tokens=st.integers(0, 10), cut=st.integers(0, 10))
-def test_query_encodings_add_up_and_ignore_the_order_of_tokens(seed: int, n_tokens: int, cut: int) -> None:
+def test_muvera_query_encodings_add_up_and_ignore_the_order_of_tokens(seed: int, n_tokens: int, cut: int) -> None:
     tokens = _tokens(seed, n_tokens)
     shuffled = np.random.default_rng(seed).permutation(tokens)
-    for encoding in _ENCODINGS:
+    for final in (None, 64):
+        encoding = Muvera(MuveraSettings(num_repetitions=3, final_projection_dimension=final), 16)
         whole = encoding.query_fde(tokens)
         np.testing.assert_allclose(
             whole, encoding.query_fde(tokens[:cut]) + encoding.query_fde(tokens[cut:]), atol=1e-4
@@ -206,30 +200,10 @@ def test_query_encodings_add_up_and_ignore_the_order_of_tokens(seed: int, n_toke
         np.testing.assert_allclose(whole, encoding.query_fde(shuffled), atol=1e-4)
 
 
-_ENCODINGS = _encodings()
-
-
-@given(seed=st.integers(0, 1_000), n_tokens=st.integers(1, 30))
-def test_every_cell_of_a_document_is_a_unit_vector(seed: int, n_tokens: int) -> None:
-    encoding = _ENCODINGS[0]
-    assert isinstance(encoding, CellEncoding)
-    cells = encoding.document_fde(_tokens(seed, n_tokens)).reshape(encoding.cells.shape)
-    np.testing.assert_allclose(np.linalg.norm(cells, axis=1), 1, atol=1e-5)
-
-
-def test_a_cell_without_tokens_gets_the_token_nearest_to_it() -> None:
-    encoding = CellEncoding(np.eye(4, dtype=np.float32))
-    tokens = _unit(np.array([[1.0, 0.0, 0.3, 0.0], [1.0, 0.0, 0.0, 0.2]]))
-    cells = encoding.document_fde(tokens).reshape(4, 4)
-    np.testing.assert_allclose(cells[2], tokens[0], atol=1e-6)
-    np.testing.assert_allclose(cells[3], tokens[1], atol=1e-6)
-
-
 def test_a_document_without_tokens_is_zero() -> None:
     empty = np.zeros((0, 16), dtype=np.float32)
-    for encoding in _ENCODINGS:
-        assert not encoding.document_fde(empty).any()
-        assert not encoding.query_fde(empty).any()
+    assert not Muvera(MuveraSettings(num_repetitions=3), 16).document_fde(empty).any()
+    assert not Muvera(MuveraSettings(num_repetitions=3), 16).query_fde(empty).any()
 
 
 def test_fitting_is_deterministic_by_seed() -> None:
@@ -245,10 +219,141 @@ def test_fitted_cells_are_fewer_where_there_are_fewer_tokens() -> None:
     assert np.isfinite(fit_cells(np.zeros((4, 16), dtype=np.float32), 3)).all()
 
 
+def test_frequent_cells_come_first() -> None:
+    centres = _unit(np.eye(4, 16))
+    tokens = np.repeat(centres, [5, 40, 10, 20], axis=0) + 0.01 * _tokens(1, 75)
+    cells = fit_cells(_unit(tokens), 4, start=centres, iterations=3)
+    assert (cells @ centres.T).argmax(axis=1).tolist() == [1, 3, 2, 0]
+
+
 @pytest.mark.parametrize(("n_tokens", "num_cells"), [(0, 4), (5, 0)])
 def test_cells_need_tokens_and_a_number(n_tokens: int, num_cells: int) -> None:
     with pytest.raises(InputError, match=f"num_cells is {num_cells}, and there are {n_tokens} tokens"):
         fit_cells(np.zeros((n_tokens, 16), dtype=np.float32), num_cells)
+
+
+def test_with_many_cells_nearly_every_token_gets_its_nearest_and_always_the_same() -> None:
+    # Clustered as token embeddings are: on noise without structure no shortcut can work.
+    generator = np.random.default_rng(8)
+    topics = generator.standard_normal((60, 24))
+    tokens = _unit(topics[generator.integers(0, 60, 9_000)] + 0.6 * generator.standard_normal((9_000, 24)))
+    cells = Cells(fit_cells(tokens, 1_200, iterations=3))
+    found = cells.nearest(tokens)
+    nearness = tokens @ cells.centres.T
+    assert (found == nearness.argmax(axis=1)).mean() > 0.9
+    lost = nearness.max(axis=1) - nearness[np.arange(len(tokens)), found]
+    assert lost.max() < 0.3
+    assert lost.mean() < 0.005
+    assert np.array_equal(found[100:110], cells.nearest(tokens[100:110]))
+
+
+def _documents(seed: int, n_documents: int, dim: int = 16) -> list[FloatArray]:
+    generator = np.random.default_rng(seed)
+    return [
+        _unit(generator.standard_normal((n, dim))).astype(np.float32) for n in generator.integers(0, 30, n_documents)
+    ]
+
+
+@pytest.mark.parametrize("settings", [FdeSettings(num_cells=12), FdeSettings(num_cells=12, centre=True)], ids=str)
+def test_an_entry_is_near_the_mean_of_the_tokens_of_its_cell(settings: FdeSettings) -> None:
+    documents = _documents(4, 60)
+    stage = FirstStage.fit(settings, documents)
+    encoding = stage.lists
+    entries = encoding.decode(stage.document_codes(documents))
+    cosines = []
+    for passage, cell, code in zip(entries.passages, entries.cells, entries.codes, strict=True):
+        tokens = stage.prepared(documents[passage])
+        inside = tokens[(tokens @ encoding.cells.T).argmax(axis=1) == cell]
+        assert len(inside)
+        mean = _unit(inside.sum(axis=0, keepdims=True))[0]
+        words = [
+            encoding.codebooks[word, start:end]
+            for word, (start, end) in zip(code, subspaces(stage.dim, encoding.num_subspaces), strict=True)
+        ]
+        cosines.append(float(_unit((encoding.cells[cell] + np.concatenate(words))[None])[0] @ mean))
+    assert min(cosines) > 0.7
+    assert np.mean(cosines) > 0.95
+    counts = [len(set((stage.prepared(rows) @ encoding.cells.T).argmax(axis=1).tolist())) for rows in documents]
+    assert np.bincount(entries.passages, minlength=60).tolist() == counts
+
+
+def test_a_code_does_not_depend_on_the_documents_encoded_with_it() -> None:
+    documents = _documents(5, 40)
+    stage = FirstStage.fit(FdeSettings(num_cells=30), documents)
+    together = stage.document_codes(documents)
+    assert together == [stage.document_codes([document])[0] for document in documents]
+
+
+def test_a_long_code_keeps_the_entries_of_the_rarest_cells() -> None:
+    documents = _documents(6, 40)
+    stage = FirstStage.fit(FdeSettings(num_cells=30), documents)
+    capped = FirstStage(FdeSettings(num_cells=30, max_entries=5), 16, stage.cells, stage.codebooks)
+    whole, cut = (each.lists.decode(each.document_codes(documents)) for each in (stage, capped))
+    for number in range(40):
+        cells = whole.cells[whole.passages == number].tolist()
+        assert cells == sorted(cells)
+        assert cut.cells[cut.passages == number].tolist() == cells[-5:]
+    assert max(map(len, capped.document_codes(documents))) <= 5 * 8
+
+
+@given(seed=st.integers(0, 1_000), n_query=st.integers(0, 40))
+def test_segment_scores_are_those_of_a_loop(seed: int, n_query: int) -> None:
+    documents, query = _documents(seed, 15), _tokens(seed + 1, n_query)
+    encoding = _STAGE.lists
+    codes = encoding.encode(documents)
+    segment = Segment(encoding.decode(codes), len(encoding.cells))
+    plan = encoding.plan(query)
+    expected = np.zeros(len(documents))
+    for token, cells, scores, floor in zip(query, plan.cells, plan.scores, plan.floors, strict=True):
+        for number, code in enumerate(codes):
+            best = float(floor)
+            entries = encoding.decode([code])
+            for cell, words in zip(entries.cells, entries.codes, strict=True):
+                if cell in cells:
+                    value = float(scores[cells.tolist().index(cell)])
+                    for word, (start, end) in zip(words, subspaces(16, 6), strict=True):
+                        value += float(token[start:end] @ encoding.codebooks[word, start:end])
+                    best = max(best, value)
+            expected[number] += best
+    np.testing.assert_allclose(segment_scores(len(documents), plan, segment.list_of), expected, atol=1e-4)
+
+
+_STAGE = FirstStage.fit(FdeSettings(num_cells=40), _documents(7, 60))
+
+
+def test_lists_survive_bytes_and_merging() -> None:
+    encoding = _STAGE.lists
+    first, second = _documents(8, 20), _documents(9, 12)
+    parts = [Segment(encoding.decode(encoding.encode(documents)), 40) for documents in (first, second)]
+    # Passage 3 of the first was deleted.
+    numbers = [np.array([*range(3), -1, *range(3, 19)]), np.arange(19, 31)]
+    whole = Segment(encoding.decode(encoding.encode([*first[:3], *first[4:], *second])), 40)
+    for cell in range(40):
+        merged = merged_list(
+            (CellList.from_bytes(found.to_bytes(), 6), renumbered)
+            for part, renumbered in zip(parts, numbers, strict=True)
+            if (found := part.list_of(cell)) is not None
+        ) if any(part.list_of(cell) for part in parts) else None
+        expected = whole.list_of(cell)
+        if expected is None:
+            assert merged is None or not len(merged.passages)
+        else:
+            assert merged is not None
+            assert merged.to_bytes() == expected.to_bytes()
+
+
+def test_a_first_stage_survives_packing() -> None:
+    documents = _documents(10, 30)
+    for stage in (_STAGE, FirstStage.fit(FdeSettings(num_cells=9, centre=True), documents)):
+        again = FirstStage.unpack(stage.settings, stage.dim, stage.pack())
+        assert again.document_codes(documents) == stage.document_codes(documents)
+
+
+def test_fitting_from_cells_that_are_nearly_right_gives_as_many() -> None:
+    again = FirstStage.fit(FdeSettings(num_cells=40), _documents(12, 80), start=_STAGE)
+    assert again.cells is not None
+    assert again.cells.shape == (40, 16)
+    assert not np.array_equal(again.cells, _STAGE.cells)
 
 
 STAGES = [
@@ -258,18 +363,20 @@ STAGES = [
 ]
 
 
-@pytest.mark.parametrize("settings", STAGES, ids=str)
-def test_codes_are_within_one_step_of_the_encoding(settings: FdeSettings) -> None:
-    stage = FirstStage.fit(settings, _tokens(4, 600))
+@pytest.mark.parametrize("centre", [False, True])
+def test_muvera_codes_are_within_one_step_of_the_encoding(centre: bool) -> None:
+    settings = FdeSettings(kind="muvera", centre=centre, muvera=MuveraSettings(num_repetitions=4))
+    stage = FirstStage.fit(settings, [_tokens(4, 600)])
+    reference = Muvera(settings.muvera, 16)
     for n_tokens in (0, 1, 7, 40):
         tokens = _tokens(n_tokens, n_tokens)
         prepared = tokens if stage.mean is None else _unit(tokens - stage.mean)
+        document = np.frombuffer(stage.document_codes([tokens])[0], dtype=np.int8)
         for code, encoding, limit in (
-            (stage.document_code(tokens), stage._encoding.document_fde(prepared), stage._limit),
-            (stage.query_code(tokens), stage._encoding.query_fde(prepared), None),
+            (document, reference.document_fde(prepared), stage._muvera_limit),
+            (stage.muvera_query(tokens), reference.query_fde(prepared), None),
         ):
-            assert code.dtype == np.int8
-            assert code.shape == (stage.code_bytes,)
+            assert code.shape == (stage.muvera_bytes,)
             step = (limit or float(np.abs(encoding).max(initial=0.0)) or 1.0) / 127
             assert np.abs(code - np.clip(encoding / step, -127, 127)).max(initial=0.0) <= 1
 
@@ -291,15 +398,19 @@ def test_settings_of_other_random_matrices_are_refused() -> None:
 
 
 def test_arrays_must_fit_the_settings() -> None:
-    cells = np.eye(4, dtype=np.float32)
-    with pytest.raises(InputError, match="A fitted first stage needs cells, and MUVERA's has none"):
-        FirstStage(FdeSettings(), 4)
-    with pytest.raises(InputError, match="A fitted first stage needs cells, and MUVERA's has none"):
-        FirstStage(FdeSettings(kind="muvera"), 4, cells)
+    cells, codebooks = np.eye(4, dtype=np.float32), np.zeros((256, 4), dtype=np.float32)
+    with pytest.raises(InputError, match="A fitted first stage needs cells and codebooks, and MUVERA's has none"):
+        FirstStage(FdeSettings(), 4, cells)
+    with pytest.raises(InputError, match="A fitted first stage needs cells and codebooks, and MUVERA's has none"):
+        FirstStage(FdeSettings(kind="muvera"), 4, cells, codebooks)
     with pytest.raises(InputError, match=r"The cells have shape \(4, 4\), expected \[num_cells, 5\]"):
-        FirstStage(FdeSettings(), 5, cells)
+        FirstStage(FdeSettings(), 5, cells, codebooks)
+    with pytest.raises(InputError, match=r"The codebooks have shape \(255, 4\), expected \[256, 4\]"):
+        FirstStage(FdeSettings(), 4, cells, codebooks[1:])
     with pytest.raises(InputError, match=r"The mean token has shape \(3,\), expected \[4\]"):
-        FirstStage(FdeSettings(), 4, cells, np.zeros(3, dtype=np.float32))
+        FirstStage(FdeSettings(), 4, cells, codebooks, np.zeros(3, dtype=np.float32))
+    with pytest.raises(InputError, match="without tokens"):
+        FirstStage.fit(FdeSettings(), [np.empty((0, 4), dtype=np.float32)])
 
 
 # Quality on clustered data, with and without a direction that all token embeddings share.

@@ -30,7 +30,7 @@ def test_reencoding_switches_every_document_to_the_new_model(path: Path) -> None
         assert index.verify().problems == ()
     with pytest.raises(StoreMismatchError, match=r"'new'.*'old'"):
         Index.open(path, model=WordEncoder("old"))
-    assert [count_rows(path, table) for table in ("encodings", "first_stages", "passages", "codes")] == [1, 1, 150, 150]
+    assert [count_rows(path, table) for table in ("encodings", "first_stages", "passages")] == [1, 1, 150]
 
 
 def test_settings_of_the_file_outlive_the_model(path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_run_with_a_third_model_drops_what_was_begun_with_the_second(path: Pat
     with pytest.raises(CancelledError):
         reencode(path, model=WordEncoder("second"), progress=lambda done, total: done < 64)
     assert reencode(path, model=WordEncoder("third")) == 150
-    assert (count_rows(path, "encodings"), count_rows(path, "passages"), count_rows(path, "codes")) == (1, 150, 150)
+    assert (count_rows(path, "encodings"), count_rows(path, "passages")) == (1, 150)
     with Index.open(path, model=WordEncoder("third")) as index:
         assert index.verify().problems == ()
 

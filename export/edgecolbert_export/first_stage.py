@@ -11,10 +11,8 @@ import numpy as np
 from edgecolbert.encoder import Encoder
 from edgecolbert.fde import FdeSettings, FirstStage
 
-CELLS_NAME = "fde_cells.npy"
-MEAN_NAME = "fde_mean.npy"
-# Fitting cells to fewer tokens than this is fitting them to noise.
-_LEAST_TOKENS_PER_CELL = 8
+# File of each stored array of a first stage.
+_FILES = {"cells": "fde_cells.npy", "codebooks": "fde_codebooks.npy", "mean": "fde_mean.npy"}
 
 
 def fit_first_stage(
@@ -25,25 +23,19 @@ def fit_first_stage(
     Args:
         encoder: The runtime's encoder of the exported folder.
         texts: Documents like those that will be searched.
-        settings: Which encoding; None for the runtime's default, with fewer cells where there are few tokens.
+        settings: Which encoding; None for the runtime's default.
 
     Returns:
         The manifest's `fde` value, and the content of each file that it names.
     """
-    tokens = np.concatenate(encoder.encode_documents(texts))
-    if settings is None:
-        default = FdeSettings()
-        settings = FdeSettings(num_cells=max(1, min(default.num_cells, len(tokens) // _LEAST_TOKENS_PER_CELL)))
-    fitted = FirstStage.fit(settings, tokens)
-    arrays = {CELLS_NAME: fitted.cells, MEAN_NAME: fitted.mean}
-    files = {name: _npy(array) for name, array in arrays.items() if array is not None}
-    described = {
-        "settings": json.loads(settings.to_json()),
-        "cells": CELLS_NAME if CELLS_NAME in files else None,
-        "mean": MEAN_NAME if MEAN_NAME in files else None,
-        "fitted_to": {"texts": len(texts), "tokens": len(tokens)},
+    documents = encoder.encode_documents(texts)
+    settings = settings or FdeSettings()
+    arrays = FirstStage.fit(settings, documents).pack()._asdict()
+    files = {_FILES[name]: _npy(array) for name, array in arrays.items() if array is not None}
+    described = {"settings": json.loads(settings.to_json())} | {
+        name: _FILES[name] if array is not None else None for name, array in arrays.items()
     }
-    return described, files
+    return described | {"fitted_to": {"texts": len(texts), "tokens": sum(map(len, documents))}}, files
 
 
 def _npy(array: Any) -> bytes:

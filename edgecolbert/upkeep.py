@@ -1,0 +1,252 @@
+"""Keeping the first stage of an index: when it is fitted, to what, and how its codes are made and sealed.
+
+A new first stage is built beside the one that serves, a bounded part with every write, from stored token embeddings;
+when it has a code for every passage it takes over in one commit. While none serves, a search scores all passages.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from edgecolbert.cell_lists import CellList, Segment, merged_list
+from edgecolbert.encoder import Encoder, TokenEncoder
+from edgecolbert.fde import FdeSettings, FirstStage
+from edgecolbert.store import PinnedEncoding, Store, StoredFirstStage, StoredPassage
+
+# Below this many passages scoring all of them is as fast as two stages, and the cells would be most of the file.
+FIRST_STAGE_FROM = 512
+# A first stage is fitted to the index again each time the index has grown by this factor, until it has seen enough.
+_REFIT_GROWTH = 4
+_FITTED_ENOUGH = 8_192
+# What `fitted_on` says of a first stage that came with the model: it is replaced once by one fitted to the index.
+_SHIPPED = _FITTED_ENOUGH // _REFIT_GROWTH
+# Cells move little beyond this many tokens (docs/first-stage.md).
+_FIT_TOKENS = 200_000
+
+# Passages encoded in one transaction while a first stage is built, and how many of the old ones for each new one.
+_BUILD_STEP = 512
+_BUILD_RATE = 4
+
+# Codes are sealed into a segment when there are this many, and segments of a level are merged when there are so many.
+_SEALED = 1_024
+_MERGED = 4
+
+
+class Upkeep:
+    """The first stage of one encoding of a database.
+
+    Args:
+        store: The database.
+        lock: Held while the database is used; not while fitting.
+        pinned: The encoding.
+        encoder: The model, whose own first stage is used where it has one.
+    """
+
+    def __init__(
+        self, store: Store, lock: threading.RLock, pinned: PinnedEncoding, encoder: TokenEncoder | None
+    ) -> None:
+        self._store = store
+        self._lock = lock
+        self._pinned = pinned
+        self._encoder = encoder
+        self._serving: StoredFirstStage | None = None
+
+    def add_codes(self, passages: Sequence[StoredPassage]) -> None:
+        """Make codes for new passages, inside the change that stores them, so that they can be found at once.
+
+        Args:
+            passages: Passages with their numbers.
+        """
+        number = self._store.first_stage_number(self._pinned.encoding_id)
+        if number is None:
+            return
+        if self._serving is None or self._serving.number != number:
+            self._serving = self._store.first_stage(self._pinned.encoding_id)
+        if self._serving is not None:
+            self._add_codes(self._serving, passages)
+
+    def after_write(self, n_new: int) -> None:
+        """Fit a first stage where it is time for one, and build a part of it.
+
+        Args:
+            n_new: Passages that were written; the more, the larger the part.
+        """
+        stage = self._wanted()
+        if stage is not None:
+            self._begin(*stage)
+        self._build(_BUILD_STEP + _BUILD_RATE * n_new)
+
+    def rebuild(self, settings: FdeSettings | None = None) -> None:
+        """Fit the first stage to the index as it is now, and build all of it.
+
+        Args:
+            settings: Which encoding; None for that of the first stage that serves, or else the pinned or default one.
+        """
+        with self._lock, self._store.snapshot():
+            n_passages = self._store.count_passages(self._pinned.encoding_id)
+            try:
+                serving = self._store.first_stage(self._pinned.encoding_id)
+            except Exception:
+                serving = None
+        if n_passages == 0:
+            return
+        start = self._shipped() if serving is None else serving.stage
+        wanted = settings or (serving.stage.settings if serving is not None else self._settings())
+        self._begin(self._fitted(wanted, start), n_passages)
+        self._build(None)
+
+    def seal(self) -> None:
+        """Put what can be put into segments there, and drop entries of deleted passages; inside a change."""
+        number = self._store.first_stage_number(self._pinned.encoding_id)
+        stage = None if number is None else self._store.first_stage(self._pinned.encoding_id)
+        if stage is None or stage.stage.cells is None:
+            return
+        self._seal(stage)
+        for segment in self._store.segments(stage.number):
+            members, _ = self._store.segment_members(segment.segment_id)
+            if len(self._store.present_passages(members)) < len(members):
+                self._replace(stage, [segment.segment_id], segment.level)
+
+    def _wanted(self) -> tuple[FirstStage, int] | None:
+        """A newly fitted first stage and on how many passages, where it is time for one."""
+        encoding_id = self._pinned.encoding_id
+        with self._lock, self._store.snapshot():
+            n_passages = self._store.count_passages(encoding_id)
+            if n_passages < FIRST_STAGE_FROM or self._store.first_stage_number(encoding_id, "building") is not None:
+                return None
+            serving = self._store.first_stage(encoding_id)
+        if serving is None:
+            shipped = self._shipped()
+            if shipped is not None:
+                return shipped, _SHIPPED
+        elif serving.fitted_on >= _FITTED_ENOUGH or n_passages < _REFIT_GROWTH * serving.fitted_on:
+            return None
+        start = None if serving is None else serving.stage
+        return self._fitted(self._settings() if start is None else start.settings, start), n_passages
+
+    def _settings(self) -> FdeSettings:
+        wanted = self._pinned.settings["fde"]
+        return FdeSettings() if wanted is None else FdeSettings.from_json(wanted)
+
+    def _shipped(self) -> FirstStage | None:
+        if self._pinned.settings["fde"] is None and isinstance(self._encoder, Encoder):
+            return FirstStage.from_manifest(self._encoder.manifest)
+        return None
+
+    def _fitted(self, settings: FdeSettings, start: FirstStage | None) -> FirstStage:
+        encoding_id = self._pinned.encoding_id
+        with self._lock, self._store.snapshot():
+            totals = self._store.totals(encoding_id)
+            numbers = self._store.passage_numbers(encoding_id)
+            # Evenly spaced passages of all there are.
+            spacing = max(1, round(totals["tokens"] / _FIT_TOKENS))
+            sample = self._store.passages_by_number(encoding_id, numbers[::spacing])
+            documents = [passage.tokens.to_float() for passage in sample]
+        if not any(map(len, documents)):
+            # Without a single token there is nothing to learn; one direction stands in until the next fit.
+            documents = [np.eye(1, documents[0].shape[1], dtype=np.float32)]
+        return FirstStage.fit(settings, documents, start=start)
+
+    def _begin(self, stage: FirstStage, fitted_on: int) -> None:
+        with self._lock, self._store.change():
+            self._store.add_first_stage(self._pinned.encoding_id, stage, fitted_on)
+
+    def _build(self, most: int | None) -> None:
+        """Give up to so many passages their codes of the first stage that is being built; None for all."""
+        while most is None or most > 0:
+            with self._lock, self._store.change():
+                building = self._store.first_stage(self._pinned.encoding_id, "building")
+                if building is None:
+                    return
+                passages = list(self._store.passages_after(self._pinned.encoding_id, building.encoded_to, _BUILD_STEP))
+                self._add_codes(building, passages)
+                if passages:
+                    self._store.set_encoded_to(building.number, passages[-1].passage_id)
+                if len(passages) < _BUILD_STEP:
+                    self._store.promote_first_stage(self._pinned.encoding_id)
+                    return
+            if most is not None:
+                most -= _BUILD_STEP
+
+    def _add_codes(self, found: StoredFirstStage, passages: Sequence[StoredPassage]) -> None:
+        codes = found.stage.document_codes([passage.tokens.to_float() for passage in passages])
+        for passage, code in zip(passages, codes, strict=True):
+            self._store.add_code(passage.passage_id, passage.content_id, found.number, code)
+        if found.stage.cells is not None:
+            self._seal(found)
+
+    def _seal(self, found: StoredFirstStage) -> None:
+        """Turn codes into segments while there are enough, and merge segments where there are enough of a level."""
+        encoding = found.stage.lists
+        while self._store.count_codes(found.number) >= _SEALED:
+            codes = list(self._store.codes(found.number, limit=_SEALED))
+            members = (
+                np.array([code.passage_id for code in codes], dtype=np.int64),
+                np.array([code.content_id for code in codes], dtype=np.int64),
+            )
+            segment = Segment(encoding.decode(code.code for code in codes), len(encoding.cells))
+            lists = ((cell, entries.to_bytes()) for cell, entries in segment.lists())
+            self._store.add_segment(found.number, 0, members, lists)
+            self._store.drop_codes(found.number, members[0].tolist())
+            self._merge(found)
+
+    def _merge(self, found: StoredFirstStage) -> None:
+        level = 0
+        while _SEALED * _MERGED ** (level + 1) <= Segment.MOST_PASSAGES:
+            parts = [part.segment_id for part in self._store.segments(found.number) if part.level == level]
+            if len(parts) >= _MERGED:
+                self._replace(found, parts[:_MERGED], level + 1)
+            level += 1
+
+    def _replace(self, found: StoredFirstStage, segment_ids: list[int], level: int) -> None:
+        """Put one segment in the place of some, without what was deleted."""
+        members = [self._store.segment_members(segment_id) for segment_id in segment_ids]
+        present = self._store.present_passages(np.concatenate([passages for passages, _ in members]))
+        numbers, kept, first = [], [], 0
+        for passages, contents in members:
+            left = np.isin(passages, np.fromiter(present, dtype=np.int64, count=len(present)))
+            renumbered = np.full(len(passages), -1, dtype=np.int64)
+            renumbered[left] = np.arange(first, first + int(left.sum()))
+            first += int(left.sum())
+            numbers.append(renumbered)
+            kept.append((passages[left], contents[left]))
+        if first:
+            joined = (np.concatenate([ids for ids, _ in kept]), np.concatenate([ids for _, ids in kept]))
+            lists = self._merged_lists(segment_ids, numbers, found.stage.lists.num_subspaces)
+            self._store.add_segment(found.number, level, joined, lists)
+        self._store.drop_segments(segment_ids)
+
+    def _merged_lists(
+        self, segment_ids: list[int], numbers: list[np.ndarray[tuple[int], np.dtype[np.int64]]], num_subspaces: int
+    ) -> Iterator[tuple[int, bytes]]:
+        readers = [_Reader(self._store.segment_lists(segment_id)) for segment_id in segment_ids]
+        while any(reader.cell is not None for reader in readers):
+            cell = min(reader.cell for reader in readers if reader.cell is not None)
+            parts = [
+                (CellList.from_bytes(reader.take(), num_subspaces), renumbered)
+                for reader, renumbered in zip(readers, numbers, strict=True)
+                if reader.cell == cell
+            ]
+            entries = merged_list(parts)
+            if len(entries.passages):
+                yield cell, entries.to_bytes()
+
+
+class _Reader:
+    """The lists of one segment, with a look at which cell comes next."""
+
+    def __init__(self, lists: Iterable[tuple[int, bytes]]) -> None:
+        self._lists = iter(lists)
+        self._next = next(self._lists, None)
+
+    @property
+    def cell(self) -> int | None:
+        return None if self._next is None else self._next[0]
+
+    def take(self) -> bytes:
+        content = b"" if self._next is None else self._next[1]
+        self._next = next(self._lists, None)
+        return content
