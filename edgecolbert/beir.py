@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,17 @@ class Collection:
         documents: Records with id and text, the title joined to the text with a space.
         queries: Text of each query that has at least one relevant document.
         qrels: Judgements of those queries: document ids and grades.
+        excluded: Documents that are taken out of a query's ranking before it is scored, where there are any. BRIGHT has
+            them: they were seen when the query was written, or cannot be judged.
+        metric: The collection's main metric, which its published scores are in.
     """
 
     name: str
     documents: list[dict[str, str]]
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
+    excluded: dict[str, frozenset[str]] = field(default_factory=dict)
+    metric: str = "ndcg@10"
 
 
 def read_collection(folder: str | Path, split: str = "test", max_queries: int | None = None) -> Collection:

@@ -18,7 +18,7 @@ COMMANDS = {
     "index": "read folders, files or standard input into a database",
     "search": "find the documents that match a query best",
     "rerank": "order files by how well they match a query, without a database",
-    "eval": "measure quality and speed on a BEIR folder",
+    "eval": "measure quality and speed on a test collection, a folder or one of the hub",
     "info": "show what is in a database",
     "verify": "check everything in a database",
     "compact": "give back the space of deleted documents and interrupted runs",

@@ -12,6 +12,7 @@ from edgecolbert.beir import Collection
 from edgecolbert.errors import InputError
 from edgecolbert.index import Index
 from edgecolbert.metrics import ndcg, recall, reciprocal_rank
+from edgecolbert.passages import FloatArray
 from edgecolbert.pinning import Model
 
 Rankings = dict[str, list[str]]
@@ -20,6 +21,8 @@ Rankings = dict[str, list[str]]
 _DEPTH = 100
 # How much of the exact ranking a first stage must not lose.
 _TOP = 10
+# Full MaxSim keeps a score for each pair of query and passage: with so many pairs in one pass, about half a gigabyte.
+_PAIRS = 2_000_000
 
 
 def evaluate(
@@ -46,7 +49,7 @@ def evaluate(
 
     Returns:
         What `edgecolbert eval --json` prints. Times of a stage are per query, without encoding it; those of "exact" are
-        shared by all queries, which read the documents once.
+        shared by all queries, which read the documents once, or in large collections once for some of them.
 
     Raises:
         InputError: If the database holds other documents than the collection.
@@ -57,25 +60,39 @@ def evaluate(
         vectors = {query: index.encode_queries([text])[0] for query, text in collection.queries.items()}
         encode_ms = _ms_per_query(begin, collection)
 
+        ids = {record["id"] for record in collection.documents}
+        # What is taken out of a ranking must not shorten it, so rankings are as much longer before.
+        more = {query: len(collection.excluded.get(query, frozenset()) & ids) for query in vectors}
+        at_once = max(1, _PAIRS // max(1, index.stats().passages))
         begin = time.perf_counter()
-        exact = index.ranked(list(vectors.values()), k=_DEPTH, exact=True)
+        exact = _exact(index, vectors, _DEPTH + max(more.values()), at_once)
         exact_ms = _ms_per_query(begin, collection)
         # The first search reads all codes into memory; that belongs to opening, not to a query.
         index.candidates(next(iter(vectors.values())), 1)
 
         begin = time.perf_counter()
-        fde: Rankings = {query: index.candidates(vector, n_candidates) for query, vector in vectors.items()}
+        fde = {query: index.candidates(vector, n_candidates + more[query]) for query, vector in vectors.items()}
         fde_ms = _ms_per_query(begin, collection)
 
         begin = time.perf_counter()
-        reranked = [index.ranked([vector], k=_DEPTH, n_candidates=n_candidates)[0] for vector in vectors.values()]
+        reranked = {
+            query: index.ranked([vector], k=_DEPTH + more[query], n_candidates=n_candidates + more[query])[0]
+            for query, vector in vectors.items()
+        }
         rerank_ms = _ms_per_query(begin, collection)
 
         stats = index.stats()
+    candidates = {query: _allowed(names, query, collection, n_candidates) for query, names in fde.items()}
     rankings: dict[str, tuple[Rankings, float]] = {
-        "exact": (_names(vectors, exact), exact_ms),
-        "fde": (fde, fde_ms),
-        "rerank": (_names(vectors, reranked), rerank_ms),
+        "exact": ({query: _allowed(names, query, collection, _DEPTH) for query, names in exact.items()}, exact_ms),
+        "fde": (candidates, fde_ms),
+        "rerank": (
+            {
+                query: _allowed(_scored(found, candidates[query]), query, collection, _DEPTH)
+                for query, found in reranked.items()
+            },
+            rerank_ms,
+        ),
     }
     if runs is not None:
         _write_runs(runs, {stage: ranking for stage, (ranking, _) in rankings.items()})
@@ -129,15 +146,33 @@ def _ms_per_query(begin: float, collection: Collection) -> float:
     return round((time.perf_counter() - begin) * 1000 / len(collection.queries), 3)
 
 
-def _names(queries: dict[str, Any], ranked: list[list[tuple[str, Any]]]) -> Rankings:
-    return {query: [name for name, _ in row] for query, row in zip(queries, ranked, strict=True)}
+def _exact(index: Index, vectors: dict[str, FloatArray], depth: int, at_once: int) -> Rankings:
+    names, found = list(vectors), dict[str, list[str]]()
+    for begin in range(0, len(names), at_once):
+        batch = names[begin : begin + at_once]
+        ranked = index.ranked([vectors[query] for query in batch], k=depth, exact=True)
+        found |= {query: [name for name, _ in row] for query, row in zip(batch, ranked, strict=True)}
+    return found
+
+
+def _allowed(names: list[str], query: str, collection: Collection, depth: int) -> list[str]:
+    """A ranking as it is scored: without what the collection excludes, where it excludes anything."""
+    excluded = collection.excluded.get(query)
+    return [name for name in names if name not in excluded][:depth] if excluded else names
+
+
+def _scored(ranked: list[tuple[str, Any]], candidates: list[str]) -> list[str]:
+    """Of a ranking over more candidates than wanted, those that the wanted ones are."""
+    wanted = set(candidates)
+    return [name for name, _ in ranked if name in wanted]
 
 
 def _scores(rankings: Rankings, collection: Collection) -> dict[str, float]:
     def mean(metric: Callable[..., float], k: int) -> float:
         return round(fmean(metric(ranking, collection.qrels[query], k) for query, ranking in rankings.items()), 5)
 
-    return {
+    first = {"ndcg@1": mean(ndcg, 1)} if collection.metric == "ndcg@1" else {}
+    return first | {
         "ndcg@10": mean(ndcg, 10),
         "recall@10": mean(recall, 10),
         "recall@100": mean(recall, 100),

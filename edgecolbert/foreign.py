@@ -21,8 +21,8 @@ from edgecolbert.manifest import EncodingSettings, FileRecord, ModelManifest
 CONFIG_NAME = "onnx_config.json"
 # The float graph comes first: the int8 one of these exporters has one activation scale for a whole batch and one
 # weight scale for a tensor, and loses much (benchmarks/quantization.py).
-_GRAPHS = ("model.onnx", "model_int8.onnx")
-_TOKENIZER = "tokenizer.json"
+GRAPH_NAMES = ("model.onnx", "model_int8.onnx")
+TOKENIZER_NAME = "tokenizer.json"
 # Of the reader, where the file says nothing; they are not PyLate's.
 _QUERY_LENGTH, _DOCUMENT_LENGTH = 48, 300
 _MASK_TOKENS = ("[MASK]", "<mask>")
@@ -76,10 +76,10 @@ def read_foreign(
         raise ModelFormatError(f"{path} cannot be read: {error}. Copy the folder again.") from error
     if not isinstance(config, dict):
         raise ModelFormatError(f"{path} holds {type(config).__name__}, expected an object. Copy the folder again.")
-    graphs = [name for name in (reversed(_GRAPHS) if quantized else _GRAPHS) if (folder / name).is_file()]
-    if not graphs or not (folder / _TOKENIZER).is_file():
+    graphs = [name for name in (reversed(GRAPH_NAMES) if quantized else GRAPH_NAMES) if (folder / name).is_file()]
+    if not graphs or not (folder / TOKENIZER_NAME).is_file():
         raise ModelFormatError(
-            f"{folder} lacks {_TOKENIZER if graphs else ' and '.join(_GRAPHS)}, which {CONFIG_NAME} needs. "
+            f"{folder} lacks {TOKENIZER_NAME if graphs else ' and '.join(GRAPH_NAMES)}, which {CONFIG_NAME} needs. "
             "Copy the folder again."
         )
     if (folder / f"{graphs[0]}.data").exists():
@@ -88,16 +88,16 @@ def read_foreign(
             "(`onnx.save(onnx.load(PATH), PATH)`), or export the checkpoint with `edgecolbert export`."
         )
     warnings: list[str] = []
-    tokenizer = _read_tokenizer(folder / _TOKENIZER)
+    tokenizer = _read_tokenizer(folder / TOKENIZER_NAME)
     settings = _settings(config, tokenizer, path, do_query_expansion, warnings)
     manifest = ModelManifest(
         folder=folder,
         name=str(config.get("model_name") or folder.resolve().name),
         encoding=settings,
         graph=graphs[0],
-        tokenizer=_TOKENIZER,
-        profile="int8 (foreign)" if graphs[0] == _GRAPHS[1] else "fp32 (foreign)",
-        files={name: _record(folder / name) for name in (graphs[0], _TOKENIZER)},
+        tokenizer=TOKENIZER_NAME,
+        profile="int8 (foreign)" if graphs[0] == GRAPH_NAMES[1] else "fp32 (foreign)",
+        files={name: _record(folder / name) for name in (graphs[0], TOKENIZER_NAME)},
         source={"name": config.get("model_name"), "exporter": "onnx_config.json"},
         verification={"verified": False},
     )

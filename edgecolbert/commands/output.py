@@ -20,7 +20,9 @@ def add_database(parser: argparse.ArgumentParser) -> None:
 
 def add_model(parser: argparse.ArgumentParser, default: str) -> None:
     """Add --model, saying what holds without it."""
-    parser.add_argument("--model", metavar="M", help=f"a built-in name or a model folder (default: {default})")
+    parser.add_argument(
+        "--model", metavar="M", help=f"a built-in name, a model folder, or OWNER/NAME on the hub (default: {default})"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -65,7 +65,9 @@ def _facts(manifest: ModelManifest) -> str:
     expansion = "no"
     if encoding.do_query_expansion:
         expansion = "yes, attended" if encoding.attend_to_expansion_tokens else "yes, not attended"
-    rows = [
+    rows = [("Checkpoint", f"`{manifest.source['name']}` at commit `{manifest.source['revision']}`")]
+    rows = rows if manifest.source.get("revision") else []
+    rows += [
         ("Token embedding", f"{encoding.dim} dimensions"),
         ("Query length", f"{encoding.query_length} tokens"),
         ("Document length", f"{encoding.document_length} tokens; longer texts are split into passages"),

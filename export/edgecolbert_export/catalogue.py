@@ -6,7 +6,7 @@ from typing import Any
 
 from edgecolbert.builtin import builtin_models
 from edgecolbert.manifest import ModelManifest
-from edgecolbert_export.recipe import known_recipes, read_recipe
+from edgecolbert.recipes import known_recipes, read_recipe
 
 
 def list_models() -> list[dict[str, Any]]:

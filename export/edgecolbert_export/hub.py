@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from edgecolbert.errors import ModelNotFoundError
+from edgecolbert.hub import HubName, fetch_snapshot
 
 # What an export reads; other frameworks' weights and pictures stay where they are.
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.metadata", "*.md", "pytorch_model.bin"]
 _IGNORED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack"]
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -32,11 +29,12 @@ class Source:
 def fetch(name_or_folder: str, revision: str = "", *, cache: Path | None = None, offline: bool = False) -> Source:
     """Find a checkpoint's folder, downloading it if it is a hub name.
 
-    An interrupted download is resumed by the next call, and what is in the hub's cache is not downloaded again.
+    Files that are in the hub's cache are not downloaded again, so an interrupted download continues with the next file.
 
     Args:
         name_or_folder: A folder, or a hub name such as "lightonai/ColBERT-Zero". A folder of that name wins.
-        revision: Commit, tag or branch of the hub repository; "" for its main branch.
+        revision: Commit, tag or branch of the hub repository; "" for the one after "@" in the name, or else for its
+            main branch.
         cache: The hub's cache; None for the usual place.
         offline: Use only what the cache has.
 
@@ -49,25 +47,13 @@ def fetch(name_or_folder: str, revision: str = "", *, cache: Path | None = None,
     folder = Path(name_or_folder).expanduser()
     if folder.is_dir():
         return Source(folder)
-    if not _NAME.fullmatch(name_or_folder):
+    name = HubName.parse(name_or_folder)
+    if name is None:
         raise ModelNotFoundError(
             f"No checkpoint {name_or_folder!r}: it is no folder, and no hub name either, which is OWNER/NAME. "
             "Check the spelling."
         )
-    try:
-        path = snapshot_download(
-            name_or_folder,
-            revision=revision or None,
-            cache_dir=cache,
-            allow_patterns=_PATTERNS,
-            ignore_patterns=_IGNORED,
-            local_files_only=offline,
-        )
-    except Exception as error:  # HTTP, file and validation errors of several packages mean the same here
-        raise ModelNotFoundError(
-            f"The checkpoint {name_or_folder!r} (revision {revision or 'main'}) cannot be fetched from the Hugging "
-            f"Face hub: {str(error).splitlines()[0]} Check the name and the connection, or copy the checkpoint to this "
-            "machine and give its folder."
-        ) from error
+    pinned = HubName(name.repository, revision or name.revision)
+    path = fetch_snapshot(pinned, patterns=_PATTERNS, ignored=_IGNORED, cache=cache, offline=offline)
     # The cache keeps each commit in a folder of its name.
-    return Source(Path(path), Path(path).name)
+    return Source(path, path.name)
