@@ -62,11 +62,19 @@ class ModelIdentity:
     @classmethod
     def _of_manifest(cls, manifest: ModelManifest, *, use_prompts: bool) -> ModelIdentity:
         builtin = {folder: name for name, folder in builtin_models().items()}
-        reference = builtin.get(manifest.folder, str(manifest.folder.absolute()))
+        reference = builtin.get(manifest.folder) or _hub_name(manifest.folder) or str(manifest.folder.absolute())
         # Without prompts in the checkpoint there is nothing to leave out, and vectors are equal.
         silenced = not use_prompts and (manifest.encoding.query_prompt or manifest.encoding.document_prompt)
         fingerprint = f"{manifest.fingerprint}/no-prompts" if silenced else manifest.fingerprint
         return cls(manifest.name, fingerprint, reference, manifest.encoding.dim, use_prompts)
+
+
+def _hub_name(folder: Path) -> str | None:
+    """OWNER/NAME@COMMIT of a folder in the hub's cache, which outlives the cache; None for any other folder."""
+    snapshots, repository = folder.parent, folder.parent.parent.name
+    if snapshots.name != "snapshots" or not repository.startswith("models--"):
+        return None
+    return f"{repository.removeprefix('models--').replace('--', '/', 1)}@{folder.name}"
 
 
 def check_pin(pinned: PinnedEncoding, identity: ModelIdentity, path: str) -> None:

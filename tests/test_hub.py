@@ -78,6 +78,19 @@ def test_a_model_in_the_cache_is_loaded_without_a_network(cache: Path, tmp_path:
         assert index.search("bees", k=1)[0].text == "Bees dance."
 
 
+def test_a_file_outlives_the_cache_that_its_model_came_from(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(TINY, cache_snapshot(cache, "owner/tiny"), dirs_exist_ok=True)
+    with Index.open(tmp_path / "a.db", model="owner/tiny") as index:
+        index.add(["Bees dance."])
+    moved = cache.rename(tmp_path / "another-cache")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(moved))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(moved), raising=False)
+    with Index.open(tmp_path / "a.db") as index:
+        assert index.search("bees")[0].text == "Bees dance."
+
+
 def test_what_is_wrong_in_the_cache_is_noticed_as_in_any_folder(cache: Path) -> None:
     folder = cache_snapshot(cache, "owner/tiny")
     shutil.copytree(TINY, folder, dirs_exist_ok=True)
