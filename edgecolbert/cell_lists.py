@@ -183,7 +183,9 @@ class CellListEncoding:
         tables = np.empty((len(tokens), self.num_subspaces, CODEWORDS), dtype=np.float32)
         for subspace, (start, end) in enumerate(self._subspaces):
             tables[:, subspace] = product(tokens[:, start:end], np.ascontiguousarray(self.codebooks[:, start:end].T))
-        return QueryPlan(nearest[:, :n_probes], scores[:, :n_probes], scores[:, -1], tables)
+        # Where every cell is looked into, only a passage without tokens has no entry, and it gets the least there is.
+        floors = scores[:, -1] if width > n_probes else np.full(len(tokens), -1, dtype=np.float32)
+        return QueryPlan(nearest[:, :n_probes], scores[:, :n_probes], floors, tables)
 
     def _entries(self, documents: Sequence[FloatArray]) -> Entries:
         passages, cells, means = entry_means(self._partition, documents)

@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int | None], bool | None]
 
-# Width of the first stage where the caller names none, and the least number of documents it is used for: below it,
-# scoring everything is as fast and exact.
-DEFAULT_CANDIDATES = 200
+# Width of the first stage where nobody names one and nothing was measured, for short queries and for longer ones. Their
+# recall of the exact top 10 is .97 and more on five test collections (docs/first-stage.md).
+SHORT_QUERY_CANDIDATES, LONG_QUERY_CANDIDATES = 200, 100
+_SHORT_QUERY = 16
+# Where the recall was measured (`Index.tune`), the width is the one with this recall.
+_DEFAULT_RECALL = 0.99
 
 
 class Index:
@@ -251,6 +254,7 @@ class Index:
         *,
         k: int = 10,
         n_candidates: int | None = None,
+        min_recall: float | None = None,
         exact: bool = False,
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the field's word
     ) -> list[Hit]:
@@ -261,6 +265,8 @@ class Index:
             k: Most hits wanted.
             n_candidates: Texts that the first stage puts forward for scoring; by default a width that suits `k`.
                 Collections of no more texts are scored whole, as are those too small to have a first stage yet.
+            min_recall: Instead of a number, the share of the exact top 10 that the candidates must contain as measured
+                by `tune`.
             exact: Score every document, without a first stage.
             filter: Metadata fields and the values they must have. Documents are selected first, so a filter never
                 loses a document that the unfiltered search would have ranked lower.
@@ -273,7 +279,9 @@ class Index:
             StoreError: If the file cannot be read, or is damaged where it was read.
         """
         check_text(query, "query")
-        return self.search_many([query], k=k, n_candidates=n_candidates, exact=exact, filter=filter)[0]
+        return self.search_many(
+            [query], k=k, n_candidates=n_candidates, min_recall=min_recall, exact=exact, filter=filter
+        )[0]
 
     def search_many(
         self,
@@ -281,6 +289,7 @@ class Index:
         *,
         k: int = 10,
         n_candidates: int | None = None,
+        min_recall: float | None = None,
         exact: bool = False,
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the field's word
     ) -> list[list[Hit]]:
@@ -290,6 +299,7 @@ class Index:
             queries: Texts.
             k: Most hits wanted for each.
             n_candidates: As in `search`.
+            min_recall: As in `search`.
             exact: As in `search`.
             filter: As in `search`.
 
@@ -309,9 +319,12 @@ class Index:
             n_candidates = _check_count("n_candidates", n_candidates)
             if exact:
                 raise InputError("exact=True scores every document; leave n_candidates out, or exact.")
+        _check_recall(min_recall, exact=exact or n_candidates is not None)
         vectors = self.encode_queries(queries)
         with self._reading() as store:
-            ranked = self.ranked(vectors, k=k, n_candidates=n_candidates, exact=exact, filter=filter)
+            ranked = self.ranked(
+                vectors, k=k, n_candidates=n_candidates, min_recall=min_recall, exact=exact, filter=filter
+            )
             return [hits(store, documents) for documents in ranked]
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatArray]:
@@ -337,6 +350,7 @@ class Index:
         *,
         k: int,
         n_candidates: int | None = None,
+        min_recall: float | None = None,
         exact: bool = False,
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the field's word
     ) -> list[list[tuple[str, Best]]]:
@@ -346,6 +360,7 @@ class Index:
             queries: float32 [n_query_tokens, dim] of each query.
             k: As in `search`.
             n_candidates: As in `search`.
+            min_recall: As in `search`.
             exact: As in `search`.
             filter: As in `search`.
 
@@ -357,16 +372,21 @@ class Index:
             selected = None if filter is None else self._selected(filter)
             allowed = None if selected is None else np.fromiter(selected, dtype=np.int64, count=len(selected))
             n_texts = store.count_documents() if allowed is None else len(allowed)
-            width = n_candidates or max(DEFAULT_CANDIDATES, 2 * k)
-            first_stage = self._first_stage(encoding_id) if n_texts > width and not exact else None
-            if first_stage is None:
-                best = score_contents(store, encoding_id, queries, None if selected is None else list(selected))
-            else:
-                best = []
-                for query in queries:
+            first_stage = None if exact else self._first_stage(encoding_id)
+            widths = [self._width(len(query), k, n_candidates, min_recall) for query in queries]
+            whole = [query for query, width in zip(queries, widths, strict=True) if not first_stage or n_texts <= width]
+            # Queries that score everything read it together, and nothing is read where there are none.
+            chosen = None if selected is None else list(selected)
+            every = iter(score_contents(store, encoding_id, whole, chosen) if whole else [])
+            ranked = []
+            for query, width in zip(queries, widths, strict=True):
+                if first_stage is None or n_texts <= width:
+                    best = next(every)
+                else:
                     contents = first_stage.nearest_contents(store, query, width, allowed)
-                    best += score_contents(store, encoding_id, [query], contents)
-            return [ranked_documents(store, found, k, selected) for found in best]
+                    (best,) = score_contents(store, encoding_id, [query], contents)
+                ranked.append(ranked_documents(store, best, k, selected))
+            return ranked
 
     def candidates(self, query: FloatArray, n_candidates: int) -> list[str]:
         """What the first stage alone puts forward, for measuring it.
@@ -542,6 +562,24 @@ class Index:
             self._checked_generation = self._store.generation
         return self._store.matching_documents(conditions)
 
+    def _width(self, n_query_tokens: int, k: int, n_candidates: int | None, min_recall: float | None) -> int:
+        """How many candidates the first stage is to find for a query."""
+        if n_candidates is not None:
+            return n_candidates
+        number = self._store.first_stage_number(self._pinned.encoding_id)
+        measured = None if number is None else self._store.measured(number)
+        if measured is not None:
+            from edgecolbert.tuning import width_for
+
+            wanted = width_for(measured["recall"], n_query_tokens, min_recall or _DEFAULT_RECALL, self._store.path)
+            return max(wanted, 2 * k)
+        if min_recall is not None and number is not None:
+            raise InputError(
+                f"min_recall is {min_recall}, but the recall of {self._store.path} was not measured yet, or not since "
+                "its first stage was made again. Run `edgecolbert tune --db FILE`, or give n_candidates."
+            )
+        return max(SHORT_QUERY_CANDIDATES if n_query_tokens < _SHORT_QUERY else LONG_QUERY_CANDIDATES, 2 * k)
+
     def _first_stage(self, encoding_id: int) -> Candidates | None:
         """The first stage that serves, or None before there is one."""
         number = self._store.first_stage_number(encoding_id)
@@ -586,6 +624,17 @@ def _check_settings(pinned: PinnedEncoding, path: str, split_documents: bool | N
                 f"{path} was made with {name} = {pinned.settings[name]}, but {value} was asked for. Leave the setting "
                 "out, or make a new file."
             )
+
+
+def _check_recall(min_recall: object, *, exact: bool) -> None:
+    if min_recall is None:
+        return
+    if exact:
+        raise InputError("min_recall chooses n_candidates; leave it out, or n_candidates and exact.")
+    if isinstance(min_recall, bool) or not isinstance(min_recall, int | float):
+        raise InputTypeError(f"min_recall is {min_recall!r}, expected a number.")
+    if not 0 < min_recall <= 1:
+        raise InputError(f"min_recall is {min_recall}, expected more than 0 and at most 1.")
 
 
 def _check_count(name: str, value: object) -> int:

@@ -425,6 +425,15 @@ class Store:
             self._run("DELETE FROM cell_lists WHERE list_id >= ? AND list_id < ?", first, first + LISTS_OF_A_SEGMENT)
             self._run("DELETE FROM segments WHERE segment_id = ?", segment_id)
 
+    def lists_without_segment(self) -> list[int]:
+        """The numbers of lists that belong to no segment."""
+        sql = "SELECT list_id FROM cell_lists WHERE list_id / ? NOT IN (SELECT segment_id FROM segments)"
+        return [row[0] for row in self._run(sql, LISTS_OF_A_SEGMENT)]
+
+    def drop_lists(self, list_ids: Sequence[int]) -> None:
+        """Delete lists by their numbers."""
+        self._run("DELETE FROM cell_lists WHERE list_id IN (SELECT value FROM json_each(?))", json.dumps(list_ids))
+
     def cell_lists(self, list_ids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         """Number and entries of those of the given lists that there are.
 

@@ -7,12 +7,14 @@ when it has a code for every passage it takes over in one commit. While none ser
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from edgecolbert.cell_lists import CellList, Segment, merged_list
 from edgecolbert.encoder import Encoder, TokenEncoder
+from edgecolbert.errors import ModelError, ModelWarning, StoreFormatError
 from edgecolbert.fde import FdeSettings, FirstStage
 from edgecolbert.store import PinnedEncoding, Store, StoredFirstStage, StoredPassage
 
@@ -89,7 +91,8 @@ class Upkeep:
             n_passages = self._store.count_passages(self._pinned.encoding_id)
             try:
                 serving = self._store.first_stage(self._pinned.encoding_id)
-            except Exception:
+            except StoreFormatError:
+                # Damaged: what it was fitted to is all that is lost.
                 serving = None
         if n_passages == 0:
             return
@@ -97,6 +100,8 @@ class Upkeep:
         wanted = settings or (serving.stage.settings if serving is not None else self._settings())
         self._begin(self._fitted(wanted, start), n_passages)
         self._build(None)
+        with self._lock, self._store.change():
+            self._store.drop_lists(self._store.lists_without_segment())
 
     def seal(self) -> None:
         """Put what can be put into segments there, and drop entries of deleted passages; inside a change."""
@@ -132,9 +137,14 @@ class Upkeep:
         return FdeSettings() if wanted is None else FdeSettings.from_json(wanted)
 
     def _shipped(self) -> FirstStage | None:
-        if self._pinned.settings["fde"] is None and isinstance(self._encoder, Encoder):
+        if self._pinned.settings["fde"] is not None or not isinstance(self._encoder, Encoder):
+            return None
+        try:
             return FirstStage.from_manifest(self._encoder.manifest)
-        return None
+        except ModelError as error:
+            # What was to be added is stored by now, and only a head start is lost.
+            warnings.warn(f"{error} The index fits a first stage of its own instead.", ModelWarning, stacklevel=2)
+            return None
 
     def _fitted(self, settings: FdeSettings, start: FirstStage | None) -> FirstStage:
         encoding_id = self._pinned.encoding_id

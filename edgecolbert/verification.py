@@ -74,6 +74,8 @@ def _first_stage_problems(store: Store, encoding: PinnedEncoding) -> Iterator[Pr
                     yield Problem(
                         f"The list of cell {cell} in segment {segment.segment_id} of the first stage is wrong."
                     )
+        if store.lists_without_segment():
+            yield Problem("A list of the first stage belongs to no segment.")
         wrong = [number for number in store.passage_numbers(encoding.encoding_id) if places[number] != 1]
         if wrong:
             yield Problem(f"The first stage misses passages, or has them twice: {', '.join(map(str, wrong[:10]))}.")

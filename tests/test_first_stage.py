@@ -329,11 +329,15 @@ def test_lists_survive_bytes_and_merging() -> None:
     numbers = [np.array([*range(3), -1, *range(3, 19)]), np.arange(19, 31)]
     whole = Segment(encoding.decode(encoding.encode([*first[:3], *first[4:], *second])), 40)
     for cell in range(40):
-        merged = merged_list(
-            (CellList.from_bytes(found.to_bytes(), 6), renumbered)
-            for part, renumbered in zip(parts, numbers, strict=True)
-            if (found := part.list_of(cell)) is not None
-        ) if any(part.list_of(cell) for part in parts) else None
+        merged = (
+            merged_list(
+                (CellList.from_bytes(found.to_bytes(), 6), renumbered)
+                for part, renumbered in zip(parts, numbers, strict=True)
+                if (found := part.list_of(cell)) is not None
+            )
+            if any(part.list_of(cell) for part in parts)
+            else None
+        )
         expected = whole.list_of(cell)
         if expected is None:
             assert merged is None or not len(merged.passages)
@@ -434,12 +438,13 @@ def _collection(common: float) -> tuple[list[FloatArray], list[FloatArray]]:
 
 
 def _recall(documents: list[FloatArray], queries: list[FloatArray]) -> float:
-    stage = FirstStage.fit(FdeSettings(num_cells=48), np.concatenate(documents))
-    codes = np.stack([stage.document_code(tokens) for tokens in documents]).astype(np.int32)
+    stage = FirstStage.fit(FdeSettings(num_cells=400), documents)
+    segment = Segment(stage.lists.decode(stage.document_codes(documents)), len(stage.lists.cells))
     found = 0
     for query in queries:
         exact = np.argsort([-float((query @ tokens.T).max(axis=1).sum()) for tokens in documents])[:10]
-        candidates = np.argsort(-(codes @ stage.query_code(query).astype(np.int32)), kind="stable")[:100]
+        scores = segment_scores(len(documents), stage.lists.plan(stage.prepared(query)), segment.list_of)
+        candidates = np.argsort(-scores, kind="stable")[:100]
         found += len(set(exact.tolist()) & set(candidates.tolist()))
     return found / (10 * len(queries))
 

@@ -17,6 +17,7 @@ from edgecolbert.errors import (
     ModelFormatError,
     ModelIntegrityError,
     ModelNotFoundError,
+    ModelWarning,
     StoreMismatchError,
 )
 from edgecolbert.manifest import EncodingSettings
@@ -200,12 +201,15 @@ def test_a_file_that_is_not_what_was_exported_is_named(folder: Path, name: str, 
         assert "the manifest says" in message
 
 
-def test_a_damaged_file_of_the_first_stage_is_named_when_it_is_needed(folder: Path, path: Path) -> None:
+def test_a_damaged_file_of_the_first_stage_is_named_and_does_not_keep_an_index_from_having_one(
+    folder: Path, path: Path
+) -> None:
     (folder / "fde_cells.npy").write_bytes(b"not an array")
     with Index.open(path, model=folder) as index:
-        with pytest.raises(ModelIntegrityError, match=r"fde_cells\.npy has 12 bytes, the manifest says"):
-            index.add(["red kettle"])
-        assert len(index) == 0
+        with pytest.warns(ModelWarning, match=r"fde_cells\.npy has 12 bytes, the manifest says .*of its own instead"):
+            index.add(["Bees dance to show the way.", "Bread rises in the warm oven."])
+        assert index.stats().first_stage is not None
+        assert index.search("bees", k=1, n_candidates=1)[0].text.startswith("Bees")
 
 
 def test_files_with_right_hashes_and_wrong_contents_are_errors_of_ours(folder: Path) -> None:

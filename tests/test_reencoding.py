@@ -38,7 +38,9 @@ def test_settings_of_the_file_outlive_the_model(path: Path) -> None:
     reencode(path, model=SplittingEncoder("new", room=1))
     with Index.open(path, model=SplittingEncoder("new", room=1), fde=FdeSettings(num_cells=7)) as index:
         assert index.stats().passages == 150
-        assert index.stats().first_stage == {"kind": "cells", "num_cells": 7, "centred": False, "code_bytes": 7 * 24}
+        first_stage = index.stats().first_stage
+        assert first_stage is not None
+        assert (first_stage["kind"], first_stage["num_cells"], first_stage["centred"]) == ("cells", 7, False)
 
 
 def test_the_old_vectors_serve_until_the_switch(path: Path) -> None:

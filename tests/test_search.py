@@ -324,7 +324,7 @@ def test_every_first_stage_puts_the_best_documents_forward(settings: FdeSettings
 
 def test_the_first_stage_is_fitted_again_as_the_index_grows(path: Path, encoder: WordEncoder) -> None:
     with Index.open(path, model=encoder) as index:
-        index.add(["word1"])
+        index.add(["word1", "word2 word3", "word4", "word5"])
         before = index.stats().first_stage
         index.search("word1", n_candidates=1)
         index.add(_corpus(100))
@@ -332,7 +332,7 @@ def test_the_first_stage_is_fitted_again_as_the_index_grows(path: Path, encoder:
         assert before is not None
         assert after is not None
         assert before["num_cells"] < after["num_cells"]
-        assert len(index.search("word1", k=500, n_candidates=500)) == 101
+        assert len(index.search("word1", k=500, n_candidates=500)) == 104
         assert index.verify().problems == ()
 
 
