@@ -1,0 +1,237 @@
+"""Keeping the first stage: fitted as the index grows, built beside the one that serves, sealed, merged, migrated."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from pathlib import Path
+
+import pytest
+from raw_database import count_rows, raw
+from word_encoder import WordEncoder
+
+from edgecolbert import Index, InputError, upkeep
+from edgecolbert.errors import CancelledError, StoreReadOnlyError
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def _documents(start: int, end: int) -> list[dict[str, str]]:
+    return [{"id": f"d{n}", "text": f"word{n} shared{n % 7} other{n % 11} thing{n % 3}"} for n in range(start, end)]
+
+
+def _assert_finds_everything(index: Index, numbers: range) -> None:
+    """Every document is found by its own word, through the first stage."""
+    assert index.stats().first_stage is not None
+    for n in numbers:
+        assert index.search(f"word{n}", k=1, n_candidates=3)[0].id == f"d{n}"
+    assert index.verify().problems == ()
+
+
+def test_codes_are_sealed_into_segments_and_segments_merged(path: Path, encoder: WordEncoder) -> None:
+    with Index.open(path, model=encoder) as index:
+        for start in range(0, 300, 6):
+            index.add(_documents(start, start + 6))
+        with raw(path) as connection:
+            segments = connection.execute("SELECT level, n_passages FROM segments ORDER BY segment_id").fetchall()
+        # 300 = 2 * 128 + 1 * 32 + 1 * 8 + 4 single codes.
+        assert sorted(segments) == [(0, 8), (1, 32), (2, 128), (2, 128)]
+        assert count_rows(path, "codes") == 4
+        _assert_finds_everything(index, range(0, 300, 17))
+    with Index.open(path, model=encoder) as index:
+        _assert_finds_everything(index, range(0, 300, 29))
+
+
+def test_a_document_can_be_found_as_soon_as_it_is_added(path: Path, encoder: WordEncoder) -> None:
+    with Index.open(path, model=encoder) as index, Index.open(path, model=encoder) as other:
+        index.add(_documents(0, 20))
+        for n in range(20, 60):
+            index.add(_documents(n, n + 1))
+            assert other.search(f"word{n}", k=1, n_candidates=2)[0].id == f"d{n}"
+
+
+def test_deleted_documents_are_not_found_and_leave_the_segments_when_compacted(
+    path: Path, encoder: WordEncoder
+) -> None:
+    with Index.open(path, model=encoder) as index:
+        index.add(_documents(0, 100))
+        index.delete([f"d{n}" for n in range(0, 100, 2)])
+        for n in range(1, 20):
+            found = [hit.id for hit in index.search(f"word{n} shared1 other1 thing1", k=5, n_candidates=5)]
+            assert len(found) == 5
+            assert all(int(name[1:]) % 2 for name in found)
+        assert index.verify().problems == ()
+        index.compact()
+        with raw(path) as connection:
+            (left,) = connection.execute("SELECT sum(n_passages) FROM segments").fetchone()
+        assert left + count_rows(path, "codes") == 50
+        _assert_finds_everything(index, range(1, 100, 2))
+        index.delete([f"d{n}" for n in range(100)])
+        index.compact()
+        assert (count_rows(path, "segments"), count_rows(path, "cell_lists"), count_rows(path, "codes")) == (0, 0, 0)
+        assert index.search("word1", n_candidates=1) == []
+
+
+def test_what_an_unfinished_add_has_stored_is_not_put_forward(path: Path, encoder: WordEncoder) -> None:
+    with Index.open(path, model=encoder) as index:
+        index.add(_documents(0, 30))
+        with pytest.raises(CancelledError):
+            index.add(_documents(30, 400), progress=lambda done, total: done < 300)
+        assert index.stats().documents == 30
+        assert len(index.search("word300 shared1", k=50, n_candidates=29)) == 29
+        assert index.verify().problems == ()
+
+
+def test_a_new_first_stage_is_built_a_part_at_a_time_while_the_old_one_serves(
+    path: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "_BUILD_RATE", 0)
+    with Index.open(path, model=encoder) as index:
+        index.add(_documents(0, 70))
+        # Fitted to 70, of which one step of 16 has codes; none serves yet.
+        assert index.stats().first_stage is None
+        seen = set()
+        n = 70
+        while n < 150:
+            index.add(_documents(n, n + 1))
+            n += 1
+            assert index.search(f"word{n - 1}", k=1, n_candidates=3)[0].id == f"d{n - 1}"
+            with raw(path) as connection:
+                seen.add(tuple(connection.execute("SELECT state FROM first_stages ORDER BY state").fetchall()))
+        assert (("serving",),) in seen
+        assert (("building",),) in seen
+        first = index.stats().first_stage
+        while n < 300:
+            index.add(_documents(n, n + 1))
+            n += 1
+            with raw(path) as connection:
+                seen.add(tuple(connection.execute("SELECT state FROM first_stages ORDER BY state").fetchall()))
+        # Fitted again at four times as many, beside the one that served.
+        assert (("building",), ("serving",)) in seen
+        assert index.stats().first_stage != first
+        _assert_finds_everything(index, range(0, 300, 23))
+
+
+def test_a_build_that_was_interrupted_goes_on_with_the_next_write(
+    path: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Index.open(path, model=encoder) as index:
+        index.add(_documents(0, 40))
+        steps: list[int] = []
+        whole = upkeep.Upkeep._add_codes
+
+        def stops(self: upkeep.Upkeep, *arguments: object) -> None:
+            steps.append(1)
+            if len(steps) == 2:
+                raise KeyboardInterrupt
+            whole(self, *arguments)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(upkeep.Upkeep, "_add_codes", stops)
+            with pytest.raises(KeyboardInterrupt):
+                index.tune(compare=False, rebuild=True)
+        assert index.verify().problems == ()
+        _assert_finds_everything(index, range(0, 40, 7))
+        index.add(_documents(40, 41))
+        with raw(path) as connection:
+            assert connection.execute("SELECT state FROM first_stages").fetchall() == [("serving",)]
+        _assert_finds_everything(index, range(0, 41, 5))
+
+
+def test_readers_see_a_whole_first_stage_while_it_is_made_again(path: Path, encoder: WordEncoder) -> None:
+    with Index.open(path, model=encoder) as index:
+        index.add(_documents(0, 120))
+    wrong: list[object] = []
+    done = threading.Event()
+
+    def read() -> None:
+        with Index.open(path, model=WordEncoder()) as reader:
+            while not done.is_set():
+                for n in (3, 50, 119):
+                    found = [hit.id for hit in reader.search(f"word{n}", k=1, n_candidates=3)]
+                    if found != [f"d{n}"]:
+                        wrong.append((n, found))
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    with Index.open(path, model=encoder) as index:
+        for _ in range(4):
+            index.tune(compare=False, rebuild=True, n_queries=3)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.fixture
+def version_1(tmp_path: Path) -> Path:
+    """A file that was written by the first version of the schema."""
+    path = tmp_path / "version-1.db"
+    path.write_bytes(gzip.decompress((FIXTURES / "databases" / "version-1.db.gz").read_bytes()))
+    return path
+
+
+def test_a_file_of_schema_1_is_migrated_with_all_it_holds(version_1: Path) -> None:
+    model = FIXTURES / "tiny-model"
+    with pytest.raises(StoreReadOnlyError, match="has schema 1 and must be migrated to 2 first"):
+        Index.open(version_1, model=model, read_only=True)
+    with Index.open(version_1, model=model) as index:
+        assert index.ids() == ["bees", "bread", "twin", "long", "empty"]
+        document = index.get("bees")
+        assert document is not None
+        assert document.metadata == {"room": "garden", "year": 2021}
+        assert index.verify().problems == ()
+        # As the version that wrote it found them.
+        hits = index.search("dance", k=2)
+        assert [hit.id for hit in hits] == ["long", "bees"]
+        assert [hit.score for hit in hits] == pytest.approx([14.536962509155273, 13.77668571472168], abs=1e-4)
+        assert index.stats().first_stage is None
+        index.add([{"id": "new", "text": "A kettle sings."}])
+        assert index.stats().first_stage is not None
+        assert index.verify().problems == ()
+        assert index.prune("shelf", ["bees"]) == 4
+    with Index.open(version_1, model=model, read_only=True) as index:
+        assert index.ids() == ["bees", "new"]
+
+
+def test_tuning_measures_every_width_and_kind_of_query_and_search_uses_it(path: Path, encoder: WordEncoder) -> None:
+    with Index.open(path, model=encoder) as index:
+        index.add(
+            [{"id": f"{n}", "text": " ".join(f"word{(n * 7 + i * i) % 90}" for i in range(40))} for n in range(150)]
+        )
+        with pytest.raises(InputError, match=r"index\.db was not measured yet.*edgecolbert tune"):
+            index.search("word1", min_recall=0.9)
+        report = index.tune(n_queries=10)
+        assert {trial.name for trial in report.trials} >= {"as it is", "cells fitted again", "MUVERA"}
+        assert set(report.recall) == {"short", "long"} or set(report.recall) == {"short"}
+        for curve in report.recall.values():
+            values = list(curve.values())
+            assert values == sorted(values)
+            assert values[-1] == 1.0
+        for query in ("word1 word8", "word3 word5 word9"):
+            exact = [hit.id for hit in index.search(query, k=10, exact=True)]
+            assert [hit.id for hit in index.search(query, k=10, min_recall=1.0)] == exact
+        assert index.verify().problems == ()
+    with Index.open(path, model=encoder) as index:
+        assert index.search("word1", min_recall=0.5)
+        again = index.tune(["word1 word2", "word7"], compare=False)
+        assert (again.trials, again.queries, again.chosen) == ((), 2, "as it is")
+
+
+def test_wrong_arguments_of_tuning_are_named(path: Path, encoder: WordEncoder) -> None:
+    with Index.open(path, model=encoder) as index:
+        with pytest.raises(InputError, match="has no documents"):
+            index.tune()
+        index.add(_documents(0, 10))
+        with pytest.raises(InputError, match="queries is empty"):
+            index.tune([])
+        with pytest.raises(InputError, match=r"min_recall is 1\.5, expected more than 0"):
+            index.search("word1", min_recall=1.5)
+        with pytest.raises(InputError, match="min_recall chooses n_candidates"):
+            index.search("word1", min_recall=0.9, n_candidates=3)
+        with pytest.raises(CancelledError):
+            index.tune(progress=lambda done, total: False)
+        assert index.verify().problems == ()
+    with Index.open(path, model=encoder, read_only=True) as index, pytest.raises(StoreReadOnlyError):
+        index.tune()
