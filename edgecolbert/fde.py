@@ -164,7 +164,7 @@ class FirstStage:
             settings: Which encoding.
             documents: float32 [n_tokens, dim] of each, at least one token in all.
             start: One whose cells are nearly right, such as the model's own; that saves most of the time. It is left
-                aside where the number of cells or the centring comes out differently.
+                aside where the number of cells comes out differently.
             seed: Seed of k-means.
 
         Returns:
@@ -185,9 +185,10 @@ class FirstStage:
         if settings.kind != "cells":
             return cls(settings, dim, mean=kept_mean)
         num_cells = max(1, min(settings.num_cells, n_tokens // _LEAST_TOKENS_PER_CELL))
-        warm = start is not None and start.cells is not None and (start.mean is not None) == centre
-        nearly = start.cells if warm and start is not None else None
+        nearly = None if start is None or start.cells is None else start.cells
         if nearly is not None and len(nearly) == num_cells:
+            if start is not None and (start.mean is not None) != centre:
+                nearly = unit_rows(nearly - mean if centre else nearly + mean)
             cells = fit_cells(
                 np.concatenate(documents), num_cells, start=nearly, iterations=_WARM_ITERATIONS, seed=seed
             )

@@ -35,8 +35,9 @@ _QUERY_WORDS = {"short": 3, "long": 14}
 # Passages that the settings are compared on; the chosen first stage is then measured on all.
 _TRIAL_PASSAGES = 3_000
 _TRIAL_WIDTH = 100
-# Settings that are no better than this are not worth making all codes again for.
+# Settings that are no better than this are not worth making all codes again for; what is measured is that uncertain.
 _WORTH_A_REBUILD = 0.01
+_AS_IT_IS, _FITTED_AGAIN = "as it is", "cells fitted again"
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,11 @@ class Tuner:
         if serving is None:
             raise InputError(f"{self._store.path} has no documents, so there is nothing to measure.")
         trials: list[Trial] = []
-        chosen = "as it is"
+        chosen = _AS_IT_IS
         if compare:
             trials = self._trials(queries, serving)
-            best = trials[0]
-            current = next(trial for trial in trials if trial.name == chosen)
-            if _worst(best) >= _worst(current) + _WORTH_A_REBUILD:
+            best = _best(trials)
+            if best.name != chosen:
                 self._upkeep.rebuild(best.settings)
                 chosen, rebuild, serving = best.name, True, self._serving() or serving
         recall = self._curve(queries, serving)
@@ -170,8 +170,8 @@ class Tuner:
         cells = settings if settings.kind == "cells" else FdeSettings()
         centred = serving.stage.mean is not None
         ways: dict[str, FdeSettings | None] = {
-            "as it is": None,
-            "cells fitted again": cells,
+            _AS_IT_IS: None,
+            _FITTED_AGAIN: cells,
             "not centred" if centred else "centred": replace(cells, centre=not centred),
             "short codes": replace(cells, num_subspaces=4),
             "long codes": replace(cells, num_subspaces=8, max_entries=128),
@@ -242,6 +242,15 @@ def _excerpts(texts: Sequence[str], n_words: int) -> list[str]:
             start = np.random.default_rng(number).integers(0, max(1, len(words) - n_words + 1))
             found.append(" ".join(words[start : start + n_words]))
     return found
+
+
+def _best(trials: Sequence[Trial]) -> Trial:
+    """The best of them; other settings must be clearly better than what there is, and than fitting it again."""
+    best = next(trial for trial in trials if trial.name == _AS_IT_IS)
+    for trial in sorted(trials, key=lambda trial: trial.name != _FITTED_AGAIN):
+        if _worst(trial) >= _worst(best) + _WORTH_A_REBUILD:
+            best = trial
+    return best
 
 
 def _worst(trial: Trial) -> float:
