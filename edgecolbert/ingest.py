@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
 from edgecolbert.documents import Record, read_record
-from edgecolbert.encoder import TokenEncoder
+from edgecolbert.encoder import Encoder, TokenEncoder
 from edgecolbert.errors import CancelledError, InputError, InputTypeError, StoreMismatchError
 from edgecolbert.passages import PassageEncoder
 from edgecolbert.results import AddReport
@@ -18,6 +19,9 @@ from edgecolbert.upkeep import Upkeep
 # Texts encoded between two commits, and the characters after which a step ends early.
 _STEP_TEXTS = 64
 _STEP_CHARACTERS = 500_000
+
+# Hash and text, and its passages.
+EncodedText = tuple[str, str, list[StoredPassage]]
 
 
 class Ingest:
@@ -48,6 +52,8 @@ class Ingest:
         self._pinned = pinned
         self._passages = passages
         self._upkeep = Upkeep(store, lock, pinned, encoder)
+        # Somebody else's encoder may want to be called from the thread that called us.
+        self._in_background = isinstance(encoder, Encoder)
         self._progress = progress
         self._source = source
 
@@ -80,7 +86,13 @@ class Ingest:
         reports = []
         done = 0
         for batch in _batches(documents, batch_size):
-            reports.append(self._add_whole(batch, lambda _: None))
+
+            def tell(step: int, before: int = done, size: int = len(batch)) -> None:
+                # The whole batch is reported below, when it is stored.
+                if step < size:
+                    self._tell(before + step, None)
+
+            reports.append(self._add_whole(batch, tell))
             done += len(batch)
             self._tell(done, None)
         return AddReport(
@@ -106,11 +118,14 @@ class Ingest:
             steps = list(_steps([(digest, text) for digest, text in texts.items() if digest not in known]))
             encoded += sum(len(step) for step in steps)
             done = len(records) - sum(len(step) for step in steps)
-            for step in steps[:-1]:
-                self.store_texts(step)
+            last: list[EncodedText] = []
+            for number, step in enumerate(self._encoded_ahead(steps), start=1):
+                if number == len(steps):
+                    last = step
+                    break
+                self._store_step(step)
                 done += len(step)
                 step_done(done)
-            last = self._encoded(steps[-1]) if steps else []
             # The last step may still be cancelled: once the documents are shown, the call has succeeded.
             step_done(len(records))
             with self._lock, self._store.change():
@@ -128,7 +143,20 @@ class Ingest:
             encoded=encoded,
         )
 
-    def _encoded(self, step: list[tuple[str, str]]) -> list[tuple[str, str, list[StoredPassage]]]:
+    def _encoded_ahead(self, steps: list[list[tuple[str, str]]]) -> Iterator[list[EncodedText]]:
+        """Encode one step while the one before is stored, and no more, so that memory stays bounded."""
+        if not self._in_background or len(steps) < 2:
+            yield from map(self._encoded, steps)
+            return
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="edgecolbert-encode") as pool:
+            pending = pool.submit(self._encoded, steps[0])
+            for step in steps[1:]:
+                current = pending.result()
+                pending = pool.submit(self._encoded, step)
+                yield current
+            yield pending.result()
+
+    def _encoded(self, step: list[tuple[str, str]]) -> list[EncodedText]:
         passages = self._passages.documents([text for _, text in step])
         return [(digest, text, cuts) for (digest, text), cuts in zip(step, passages, strict=True)]
 
@@ -138,12 +166,14 @@ class Ingest:
         Args:
             step: Hash and text of each.
         """
-        encoded = self._encoded(step)
+        self._store_step(self._encoded(step))
+
+    def _store_step(self, encoded: list[EncodedText]) -> None:
         with self._lock, self._store.change():
             n_new = self._stage(encoded)
         self._upkeep.after_write(n_new)
 
-    def _stage(self, encoded: list[tuple[str, str, list[StoredPassage]]]) -> int:
+    def _stage(self, encoded: list[EncodedText]) -> int:
         """Store texts with their passages and codes, inside a change; give how many passages were new."""
         if not encoded:
             return 0

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prune", action="store_true", help="remove documents that came from these paths and are no longer there"
     )
     parser.add_argument(
-        "--batch-size", type=positive, default=32, metavar="N", help="documents stored at a time (default: 32)"
+        "--batch-size", type=positive, default=256, metavar="N", help="documents shown at a time (default: 256)"
     )
     add_json(parser)
 
