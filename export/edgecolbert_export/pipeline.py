@@ -15,7 +15,7 @@ from edgecolbert.encoder import Encoder
 from edgecolbert.errors import EdgeColbertError, InputError, ModelFormatError
 from edgecolbert.goldens import GOLDENS_NAME, check_goldens, pack_goldens
 from edgecolbert.manifest import MANIFEST_NAME, EncodingSettings, FileRecord, ModelManifest
-from edgecolbert_export import backbone, graph
+from edgecolbert_export import backbone, graph, optimum_exporter
 from edgecolbert_export.card import model_card
 from edgecolbert_export.checkpoint import Checkpoint, read_checkpoint
 from edgecolbert_export.dense import check_chain
@@ -37,6 +37,8 @@ from edgecolbert_export.verify import FP32_TOLERANCES, ReferenceOutput, Toleranc
 GRAPH_NAME = "model.onnx"
 TOKENIZER_NAME = "tokenizer.json"
 CARD_NAME = "README.md"
+# What can make the float32 graph, and the packages whose versions decide what it looks like.
+_EXPORTERS = {"torch": ("torch", "onnxscript"), "optimum": ("optimum-onnx", "optimum", "torch")}
 # Speed is measured on this many texts: enough to average, few enough to be quick.
 _SPEED_TEXTS = 24
 # Ranges of activations change little beyond this many texts.
@@ -57,6 +59,7 @@ class ExportOptions:
         head: Head to put on a plain sentence encoder, such as "pca:96"; "" for the recipe's, which may be none.
         probe: Texts for the first stage, the head, the ranges of activations and the speed; None for the small corpus
             of this package.
+        exporter: What makes the float32 graph, "torch" or "optimum".
         verify: Compare with the reference.
         force: Replace an earlier model folder.
     """
@@ -69,6 +72,7 @@ class ExportOptions:
     overrides: dict[str, Any] = field(default_factory=dict)
     head: str = ""
     probe: Path | None = None
+    exporter: str = "torch"
     verify: bool = True
     force: bool = False
 
@@ -86,9 +90,13 @@ def export_model(options: ExportOptions, progress: Progress = silent) -> ModelMa
     Raises:
         ModelError: If the checkpoint cannot be exported exactly, or the export differs from the reference.
         InputError: If an option is wrong, or the output exists or cannot be written.
-        MissingExtraError: If verification is wanted and no reference is installed.
+        MissingExtraError: If verification is wanted and no reference is installed, or optimum and it is not.
     """
     profile = find_profile(options.profile or options.recipe.profile or DEFAULT_PROFILE)
+    if options.exporter not in _EXPORTERS:
+        raise InputError(f"exporter is {options.exporter!r}, expected one of {', '.join(_EXPORTERS)}.")
+    if options.exporter == "optimum":
+        optimum_exporter.check_installed()
     check_output(options.out, force=options.force)
     texts = read_probe_corpus(options.probe)
     try:
@@ -118,13 +126,15 @@ def _export_exactly(
         progress(f"Fitting the head {head} to the probe texts")
         source = add_pca_head(source, texts, parse_head(head), scratch / "headed")
     checkpoint = read_checkpoint(apply_overrides(source, overrides, scratch / "checkpoint"))
+    backbone.check_readable(checkpoint)
     with quiet():
         tokenizer = read_tokenizer(checkpoint)
         model = backbone.load_backbone(checkpoint, tokenizer.size)
     check_chain(checkpoint.dense, backbone.hidden_size(model), checkpoint.folder)
     encoding = _encoding_settings(checkpoint, tokenizer, backbone.max_positions(model))
     progress("Exporting the graph")
-    exact = graph.export_graph(graph.TokenEmbeddingModel(model, checkpoint.dense))
+    wrapped = graph.TokenEmbeddingModel(model, checkpoint.dense)
+    exact = (optimum_exporter if options.exporter == "optimum" else graph).export_graph(wrapped)
     manifest = ModelManifest(
         folder=scratch / "fp32",
         name=options.recipe.name,
@@ -139,6 +149,7 @@ def _export_exactly(
             "profile": profile.describe(),
             "overrides": overrides,
             "head": head or None,
+            "exporter": {"name": options.exporter, "versions": installed_versions(*_EXPORTERS[options.exporter])},
             "dense": [layer.describe() for layer in checkpoint.dense],
             "layout": checkpoint.layout,
             "notes": [*checkpoint.notes, *tokenizer.notes],
