@@ -101,9 +101,9 @@ def export_model(options: ExportOptions, progress: Progress = silent) -> ModelMa
     texts = read_probe_corpus(options.probe)
     try:
         with tempfile.TemporaryDirectory(prefix="edgecolbert-export-") as scratch:
-            checkpoint, exact, fp32 = _export_exactly(options, profile, texts, Path(scratch), progress)
+            checkpoint, fp32 = _export_exactly(options, profile, texts, Path(scratch), progress)
             with new_folder(options.out, force=options.force) as folder:
-                _build(replace(fp32, folder=folder), fp32, exact, profile, options, checkpoint, texts, progress)
+                _build(replace(fp32, folder=folder), fp32, profile, options, checkpoint, texts, progress)
     except EdgeColbertError:
         raise  # some of ours are OSErrors too, and say more
     except OSError as error:
@@ -116,8 +116,8 @@ def export_model(options: ExportOptions, progress: Progress = silent) -> ModelMa
 
 def _export_exactly(
     options: ExportOptions, profile: Profile, texts: list[str], scratch: Path, progress: Progress
-) -> tuple[Checkpoint, onnx.ModelProto, ModelManifest]:
-    """The checkpoint, its float32 graph, and a model folder of that graph in `scratch`."""
+) -> tuple[Checkpoint, ModelManifest]:
+    """The checkpoint, and a model folder of its float32 graph in `scratch`."""
     overrides = options.recipe.overrides | options.overrides
     head = options.head or options.recipe.head
     progress("Reading the checkpoint")
@@ -158,13 +158,12 @@ def _export_exactly(
     )
     manifest.folder.mkdir()
     contents = {GRAPH_NAME: exact.SerializeToString(), TOKENIZER_NAME: tokenizer.json.encode()}
-    return checkpoint, exact, _write_files(manifest, contents)
+    return checkpoint, _write_files(manifest, contents)
 
 
 def _build(
     manifest: ModelManifest,
     fp32: ModelManifest,
-    exact: onnx.ModelProto,
     profile: Profile,
     options: ExportOptions,
     checkpoint: Checkpoint,
@@ -174,10 +173,12 @@ def _build(
     """Fill `manifest.folder`."""
     progress(f"Quantising: {profile.name}")
     exact_encoder = Encoder(fp32, threads=1)
-    shipped = quantize(exact, profile, _feeds(exact_encoder, texts[:_CALIBRATION_TEXTS]))
     manifest = _write_files(
         replace(manifest, profile=profile.name, files={}),
-        {GRAPH_NAME: shipped.SerializeToString(), TOKENIZER_NAME: fp32.read_file(TOKENIZER_NAME)},
+        {
+            GRAPH_NAME: _quantized_graph(fp32, profile, _feeds(exact_encoder, texts[:_CALIBRATION_TEXTS])),
+            TOKENIZER_NAME: fp32.read_file(TOKENIZER_NAME),
+        },
     )
     encoder = Encoder(manifest, threads=1)
     verification: dict[str, Any] = {"verified": False}
@@ -204,6 +205,11 @@ def _build(
     report = check_goldens(ModelManifest.read(manifest.folder))
     if report is not None and report.problems:
         raise ModelFormatError(f"The new folder does not pass its own golden values: {'; '.join(report.problems)}")
+
+
+def _quantized_graph(fp32: ModelManifest, profile: Profile, feeds: Iterator[Feeds]) -> bytes:
+    # Graphs in memory hold every weight several times; none of them outlives this.
+    return quantize(onnx.load_from_string(fp32.read_file(GRAPH_NAME)), profile, feeds).SerializeToString()
 
 
 def _feeds(encoder: Encoder, texts: list[str]) -> Iterator[Feeds]:
