@@ -209,7 +209,8 @@ def _build(
 
 def _quantized_graph(fp32: ModelManifest, profile: Profile, feeds: Iterator[Feeds]) -> bytes:
     # Graphs in memory hold every weight several times; none of them outlives this.
-    return quantize(onnx.load_from_string(fp32.read_file(GRAPH_NAME)), profile, feeds).SerializeToString()
+    content: bytes = quantize(onnx.load_from_string(fp32.read_file(GRAPH_NAME)), profile, feeds).SerializeToString()
+    return content
 
 
 def _feeds(encoder: Encoder, texts: list[str]) -> Iterator[Feeds]:
