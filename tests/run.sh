@@ -4,17 +4,19 @@
 #   bash tests/run.sh            the runtime, without torch
 #   bash tests/run.sh --export   and the export pipeline against PyLate, which installs torch
 #   bash tests/run.sh --slow     with --export: and the tests that take long
+#   bash tests/run.sh --optimum  and optimum's exporter, in an environment of its own with transformers 4.57
 #
-# Environments are made in .venv-test and .venv-export, and used again by the next run.
+# Environments are made in .venv-test, .venv-export and .venv-optimum, and used again by the next run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-slow=0 export=0
+slow=0 export=0 optimum=0
 for option in "$@"; do
     case $option in
         --slow) slow=1 ;;
         --export) export=1 ;;
-        *) echo "tests/run.sh: unknown option $option, expected --slow or --export" >&2; exit 2 ;;
+        --optimum) optimum=1 ;;
+        *) echo "tests/run.sh: unknown option $option, expected --slow, --export or --optimum" >&2; exit 2 ;;
     esac
 done
 python=${PYTHON:-python3}
@@ -52,6 +54,14 @@ if [ $export = 1 ]; then
         say "slow export tests: the true shapes of the mission's models"
         .venv-export/bin/python -m pytest tests/export -m slow
     fi
+fi
+
+if [ $optimum = 1 ]; then
+    say "environment for the tests of optimum"
+    environment .venv-optimum torch==2.13.0
+    environment .venv-optimum --editable '.[optimum]' pytest hypothesis
+    say "tests of optimum"
+    .venv-optimum/bin/python -m pytest tests/export/test_optimum.py
 fi
 
 say "the wheel in a clean environment, with base dependencies only"

@@ -2,16 +2,64 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
+import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from edgecolbert.errors import ModelFormatError
 from edgecolbert_export.checkpoint import Checkpoint
+from edgecolbert_export.json_files import read_optional_json_object
 from edgecolbert_export.weights import PICKLE_NAME, SAFETENSORS_NAME, read_weights
 
 # Weights that no token embedding depends on; a checkpoint without them is whole.
 _UNUSED_PREFIXES = ("pooler.",)
+# Where transformers 4 looks for what version 5 saves in `rope_parameters`, by the kind of layer; "" for all layers.
+_ROTARY_KEYS = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta", "": "rope_theta"}
+
+
+def check_readable(checkpoint: Checkpoint) -> None:
+    """Make sure that the installed transformers understands what a newer one saved.
+
+    transformers 5 writes files that 4.57, the newest that optimum works with, cannot load, or of which it ignores
+    a part.
+
+    Args:
+        checkpoint: The checkpoint.
+
+    Raises:
+        ModelFormatError: If it was saved in a form that the installed transformers cannot read exactly.
+    """
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        return
+    folder = checkpoint.backbone_folder
+    tokenizer_config = read_optional_json_object(folder / "tokenizer_config.json")
+    if tokenizer_config.get("tokenizer_class") == "TokenizersBackend":
+        _refuse(folder / "tokenizer_config.json", "tokenizer_class", "TokenizersBackend")
+    if isinstance(tokenizer_config.get("extra_special_tokens"), list):
+        _refuse(folder / "tokenizer_config.json", "extra_special_tokens", tokenizer_config["extra_special_tokens"])
+    config = read_optional_json_object(folder / "config.json")
+    rotary = config.get("rope_parameters")
+    if not isinstance(rotary, dict) or not rotary:
+        return
+    # Unknown keys are ignored without a word, and then the defaults of the architecture stand in their place.
+    by_layer = rotary if all(isinstance(value, dict) for value in rotary.values()) else {"": rotary}
+    understood = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    for kind, parameters in by_layer.items():
+        used = {"rope_type": "default", "rope_theta": getattr(understood, _ROTARY_KEYS.get(kind, ""), None)}
+        if parameters != used:
+            _refuse(folder / "config.json", "rope_parameters", rotary)
+
+
+def _refuse(path: Path, key: str, value: Any) -> None:
+    raise ModelFormatError(
+        f"{path} was saved with transformers 5: the installed {transformers.__version__} cannot read its {key} "
+        f"({value}). Export in an environment with transformers 5, without --exporter optimum, which keeps it below "
+        "4.58."
+    )
 
 
 def load_backbone(checkpoint: Checkpoint, vocabulary_size: int) -> nn.Module:
@@ -55,7 +103,14 @@ def load_backbone(checkpoint: Checkpoint, vocabulary_size: int) -> nn.Module:
             f"The weights in {folder} lack {missing or sorted(map(str, loading['mismatched_keys']))}, which would be "
             "random. Copy or download the checkpoint again."
         )
+    # A decoder would otherwise set up its cache of past tokens: no single pass needs it, and some cannot be traced.
+    model.config.use_cache = False
     table = model.get_input_embeddings()
+    if not isinstance(table, nn.Embedding):
+        raise ModelFormatError(
+            f"The architecture {config.model_type!r} of {folder} has a {type(table).__name__} for its token "
+            "embeddings, expected a torch.nn.Embedding. Use a checkpoint of another architecture."
+        )
     if table.num_embeddings < vocabulary_size:
         raise ModelFormatError(
             f"The tokenizer in {folder} has {vocabulary_size} token ids, but the embedding table only "
@@ -63,11 +118,9 @@ def load_backbone(checkpoint: Checkpoint, vocabulary_size: int) -> nn.Module:
             "without its prefix tokens: save it with PyLate after training, or set both prefixes to ''."
         )
     if table.num_embeddings > vocabulary_size:
-        model.set_input_embeddings(
-            nn.Embedding.from_pretrained(
-                table.weight.detach()[:vocabulary_size].clone(), freeze=True, padding_idx=table.padding_idx
-            )
-        )
+        # In the module that is there, because that of some architectures does more than look up, such as scaling.
+        table.weight = nn.Parameter(table.weight.detach()[:vocabulary_size].clone(), requires_grad=False)
+        table.num_embeddings = vocabulary_size
     return model.eval()
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgecolbert.manifest import ModelManifest
 
 PROFILE_NAMES = ("int8", "int8-fast", "int8-dynamic", "fp16", "fp32")
+EXPORTER_NAMES = ("torch", "optimum")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--revision", default="", help="commit of the hub repository (default: the recipe's, or main)")
     parser.add_argument("--ab", metavar="DATASET", type=Path, help="compare --set with the checkpoint on a BEIR folder")
+    parser.add_argument(
+        "--exporter", choices=EXPORTER_NAMES, default="torch", help="what makes the graph (default: torch)"
+    )
     parser.add_argument("--no-verify", action="store_true", help="do not compare with PyLate; the certificate says so")
     parser.add_argument("--force", action="store_true", help="replace an earlier model folder")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -81,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         overrides=dict(parse_override(text) for text in arguments.overrides),
         head=arguments.head,
         probe=arguments.probe,
+        exporter=arguments.exporter,
         verify=not arguments.no_verify,
         force=arguments.force,
     )

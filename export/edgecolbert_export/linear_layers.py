@@ -65,7 +65,9 @@ def observe(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> dict[str, Activat
         watched.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    content = watched.SerializeToString()
+    del watched  # a copy of every weight, which the session has as well
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     seen: dict[str, ActivationRange] = {}
     for feed in feeds:
         for name, value in zip(names, session.run(names, dict(feed)), strict=True):

@@ -15,7 +15,7 @@ from edgecolbert.encoder import Encoder
 from edgecolbert.errors import EdgeColbertError, InputError, ModelFormatError
 from edgecolbert.goldens import GOLDENS_NAME, check_goldens, pack_goldens
 from edgecolbert.manifest import MANIFEST_NAME, EncodingSettings, FileRecord, ModelManifest
-from edgecolbert_export import backbone, graph
+from edgecolbert_export import backbone, graph, optimum_exporter
 from edgecolbert_export.card import model_card
 from edgecolbert_export.checkpoint import Checkpoint, read_checkpoint
 from edgecolbert_export.dense import check_chain
@@ -37,6 +37,8 @@ from edgecolbert_export.verify import FP32_TOLERANCES, ReferenceOutput, Toleranc
 GRAPH_NAME = "model.onnx"
 TOKENIZER_NAME = "tokenizer.json"
 CARD_NAME = "README.md"
+# What can make the float32 graph, and the packages whose versions decide what it looks like.
+_EXPORTERS = {"torch": ("torch", "onnxscript"), "optimum": ("optimum-onnx", "optimum", "torch")}
 # Speed is measured on this many texts: enough to average, few enough to be quick.
 _SPEED_TEXTS = 24
 # Ranges of activations change little beyond this many texts.
@@ -57,6 +59,7 @@ class ExportOptions:
         head: Head to put on a plain sentence encoder, such as "pca:96"; "" for the recipe's, which may be none.
         probe: Texts for the first stage, the head, the ranges of activations and the speed; None for the small corpus
             of this package.
+        exporter: What makes the float32 graph, "torch" or "optimum".
         verify: Compare with the reference.
         force: Replace an earlier model folder.
     """
@@ -69,6 +72,7 @@ class ExportOptions:
     overrides: dict[str, Any] = field(default_factory=dict)
     head: str = ""
     probe: Path | None = None
+    exporter: str = "torch"
     verify: bool = True
     force: bool = False
 
@@ -86,16 +90,20 @@ def export_model(options: ExportOptions, progress: Progress = silent) -> ModelMa
     Raises:
         ModelError: If the checkpoint cannot be exported exactly, or the export differs from the reference.
         InputError: If an option is wrong, or the output exists or cannot be written.
-        MissingExtraError: If verification is wanted and no reference is installed.
+        MissingExtraError: If verification is wanted and no reference is installed, or optimum and it is not.
     """
     profile = find_profile(options.profile or options.recipe.profile or DEFAULT_PROFILE)
+    if options.exporter not in _EXPORTERS:
+        raise InputError(f"exporter is {options.exporter!r}, expected one of {', '.join(_EXPORTERS)}.")
+    if options.exporter == "optimum":
+        optimum_exporter.check_installed()
     check_output(options.out, force=options.force)
     texts = read_probe_corpus(options.probe)
     try:
         with tempfile.TemporaryDirectory(prefix="edgecolbert-export-") as scratch:
-            checkpoint, exact, fp32 = _export_exactly(options, profile, texts, Path(scratch), progress)
+            checkpoint, fp32 = _export_exactly(options, profile, texts, Path(scratch), progress)
             with new_folder(options.out, force=options.force) as folder:
-                _build(replace(fp32, folder=folder), fp32, exact, profile, options, checkpoint, texts, progress)
+                _build(replace(fp32, folder=folder), fp32, profile, options, checkpoint, texts, progress)
     except EdgeColbertError:
         raise  # some of ours are OSErrors too, and say more
     except OSError as error:
@@ -108,8 +116,8 @@ def export_model(options: ExportOptions, progress: Progress = silent) -> ModelMa
 
 def _export_exactly(
     options: ExportOptions, profile: Profile, texts: list[str], scratch: Path, progress: Progress
-) -> tuple[Checkpoint, onnx.ModelProto, ModelManifest]:
-    """The checkpoint, its float32 graph, and a model folder of that graph in `scratch`."""
+) -> tuple[Checkpoint, ModelManifest]:
+    """The checkpoint, and a model folder of its float32 graph in `scratch`."""
     overrides = options.recipe.overrides | options.overrides
     head = options.head or options.recipe.head
     progress("Reading the checkpoint")
@@ -118,13 +126,15 @@ def _export_exactly(
         progress(f"Fitting the head {head} to the probe texts")
         source = add_pca_head(source, texts, parse_head(head), scratch / "headed")
     checkpoint = read_checkpoint(apply_overrides(source, overrides, scratch / "checkpoint"))
+    backbone.check_readable(checkpoint)
     with quiet():
         tokenizer = read_tokenizer(checkpoint)
         model = backbone.load_backbone(checkpoint, tokenizer.size)
     check_chain(checkpoint.dense, backbone.hidden_size(model), checkpoint.folder)
     encoding = _encoding_settings(checkpoint, tokenizer, backbone.max_positions(model))
     progress("Exporting the graph")
-    exact = graph.export_graph(graph.TokenEmbeddingModel(model, checkpoint.dense))
+    wrapped = graph.TokenEmbeddingModel(model, checkpoint.dense)
+    exact = (optimum_exporter if options.exporter == "optimum" else graph).export_graph(wrapped)
     manifest = ModelManifest(
         folder=scratch / "fp32",
         name=options.recipe.name,
@@ -139,6 +149,7 @@ def _export_exactly(
             "profile": profile.describe(),
             "overrides": overrides,
             "head": head or None,
+            "exporter": {"name": options.exporter, "versions": installed_versions(*_EXPORTERS[options.exporter])},
             "dense": [layer.describe() for layer in checkpoint.dense],
             "layout": checkpoint.layout,
             "notes": [*checkpoint.notes, *tokenizer.notes],
@@ -147,13 +158,12 @@ def _export_exactly(
     )
     manifest.folder.mkdir()
     contents = {GRAPH_NAME: exact.SerializeToString(), TOKENIZER_NAME: tokenizer.json.encode()}
-    return checkpoint, exact, _write_files(manifest, contents)
+    return checkpoint, _write_files(manifest, contents)
 
 
 def _build(
     manifest: ModelManifest,
     fp32: ModelManifest,
-    exact: onnx.ModelProto,
     profile: Profile,
     options: ExportOptions,
     checkpoint: Checkpoint,
@@ -163,10 +173,12 @@ def _build(
     """Fill `manifest.folder`."""
     progress(f"Quantising: {profile.name}")
     exact_encoder = Encoder(fp32, threads=1)
-    shipped = quantize(exact, profile, _feeds(exact_encoder, texts[:_CALIBRATION_TEXTS]))
     manifest = _write_files(
         replace(manifest, profile=profile.name, files={}),
-        {GRAPH_NAME: shipped.SerializeToString(), TOKENIZER_NAME: fp32.read_file(TOKENIZER_NAME)},
+        {
+            GRAPH_NAME: _quantized_graph(fp32, profile, _feeds(exact_encoder, texts[:_CALIBRATION_TEXTS])),
+            TOKENIZER_NAME: fp32.read_file(TOKENIZER_NAME),
+        },
     )
     encoder = Encoder(manifest, threads=1)
     verification: dict[str, Any] = {"verified": False}
@@ -193,6 +205,12 @@ def _build(
     report = check_goldens(ModelManifest.read(manifest.folder))
     if report is not None and report.problems:
         raise ModelFormatError(f"The new folder does not pass its own golden values: {'; '.join(report.problems)}")
+
+
+def _quantized_graph(fp32: ModelManifest, profile: Profile, feeds: Iterator[Feeds]) -> bytes:
+    # Graphs in memory hold every weight several times; none of them outlives this.
+    content: bytes = quantize(onnx.load_from_string(fp32.read_file(GRAPH_NAME)), profile, feeds).SerializeToString()
+    return content
 
 
 def _feeds(encoder: Encoder, texts: list[str]) -> Iterator[Feeds]:

@@ -13,7 +13,7 @@ from edgecolbert.goldens import Golden
 from edgecolbert.scoring import maxsim
 from edgecolbert_export.errors import VerificationError
 from edgecolbert_export.probes import Probes
-from edgecolbert_export.reference import Reference
+from edgecolbert_export.reference import Reference, one_thread
 
 FloatArray = npt.NDArray[np.float32]
 # Scores closer than this are a tie in float32, and their order means nothing (R44).
@@ -132,10 +132,11 @@ def run_reference(reference: Reference, probes: Probes) -> ReferenceOutput:
     Returns:
         Token ids and embeddings.
     """
-    goldens = tuple(
-        Golden(side, text, np.array(reference.token_ids(side, text), dtype=np.int32), reference.encode(side, text))
-        for side, text in probes.sides()
-    )
+    with one_thread():
+        goldens = tuple(
+            Golden(side, text, np.array(reference.token_ids(side, text), dtype=np.int32), reference.encode(side, text))
+            for side, text in probes.sides()
+        )
     return ReferenceOutput(probes, goldens, reference.versions)
 
 

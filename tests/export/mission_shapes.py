@@ -1,14 +1,15 @@
 """Checkpoints of the true shape and settings of the published models, with random weights.
 
 Sizes are from public pages; what no page states (the widths inside a chain of Dense layers, activations) is assumed and
-marked. Vocabularies are filled up to the true number of entries, so that files have the true size.
+marked. Vocabularies are filled up to the true number of entries, so that files have the true size. A reduced checkpoint
+has the true widths and settings, but one or two layers and a small vocabulary, so that it is exported in seconds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,6 +29,14 @@ from transformers import PreTrainedTokenizerFast
 
 GELU = "torch.nn.modules.activation.GELU"
 _BERT_WORDS, _MODERNBERT_WORDS = 30_522, 50_368
+# Layers of a reduced checkpoint: all of BERT's are alike, ModernBERT's first has global attention and its second local.
+_REDUCED_BERT, _REDUCED_MODERNBERT = 1, 2
+
+
+class Shape(Protocol):
+    """What makes a checkpoint."""
+
+    def __call__(self, folder: Path, *, reduced: bool = False) -> Path: ...
 
 
 def filled(tokenizer: PreTrainedTokenizerFast, size: int) -> PreTrainedTokenizerFast:
@@ -51,6 +60,10 @@ def filled(tokenizer: PreTrainedTokenizerFast, size: int) -> PreTrainedTokenizer
     return finished
 
 
+def _bert_tokenizer(reduced: bool) -> PreTrainedTokenizerFast:
+    return wordpiece_tokenizer() if reduced else filled(wordpiece_tokenizer(), _BERT_WORDS)
+
+
 def _modernbert(
     folder: Path,
     hidden: int,
@@ -58,71 +71,71 @@ def _modernbert(
     heads: int,
     intermediate: int,
     head: list[dict[str, object]],
+    reduced: bool,
     **settings: object,
 ) -> Path:
-    tokenizer = filled(byte_tokenizer(), _MODERNBERT_WORDS)
-    model = modernbert(
-        tokenizer,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=intermediate,
-        max_position_embeddings=8192,
-        local_attention=128,
-        initializer_range=0.02,
-    )
+    tokenizer = byte_tokenizer() if reduced else filled(byte_tokenizer(), _MODERNBERT_WORDS)
+    # ModernBERT's own initialisation takes ten times as long as any other.
+    with torch.device("meta"):
+        model = modernbert(
+            tokenizer,
+            hidden_size=hidden,
+            num_hidden_layers=_REDUCED_MODERNBERT if reduced else layers,
+            num_attention_heads=heads,
+            intermediate_size=intermediate,
+            max_position_embeddings=8192,
+            local_attention=128,
+        )
+    model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                parameter.uniform_(-0.035, 0.035, generator=generator)
     return write_pylate(folder, model, tokenizer, head, **settings)
 
 
-def mxbai_edge_17m(folder: Path) -> Path:
-    """Widths inside the head are assumed."""
-    head = [
-        dense(256, 256, use_residual=True),
-        dense(256, 256, activation_function=GELU, use_residual=True),
-        dense(256, 48),
-    ]
-    return _modernbert(
-        folder, 256, 7, 4, 384, head, do_lower_case=True, query_length=48, document_length=512, do_query_expansion=False
-    )
+_MXBAI_SETTINGS: dict[str, object] = {
+    "do_lower_case": True,
+    "query_length": 48,
+    "document_length": 512,
+    "do_query_expansion": False,
+}
 
 
-def mxbai_edge_32m(folder: Path) -> Path:
+def mxbai_edge_17m(folder: Path, *, reduced: bool = False) -> Path:
+    """Widths inside the head and the activation are assumed."""
+    head = [dense(256, 256, use_residual=True), dense(256, 256, activation_function=GELU), dense(256, 48)]
+    return _modernbert(folder, 256, 7, 4, 384, head, reduced, **_MXBAI_SETTINGS)
+
+
+def mxbai_edge_32m(folder: Path, *, reduced: bool = False) -> Path:
     """Widths inside the head are those of its successor; the activation is assumed."""
     head = [dense(384, 768, use_residual=True), dense(768, 768, activation_function=GELU), dense(768, 64)]
-    return _modernbert(
-        folder,
-        384,
-        10,
-        6,
-        576,
-        head,
-        do_lower_case=True,
-        query_length=48,
-        document_length=512,
-        do_query_expansion=False,
-    )
+    return _modernbert(folder, 384, 10, 6, 576, head, reduced, **_MXBAI_SETTINGS)
 
 
-def reason_mxbai_32m(folder: Path) -> Path:
-    """The residual of the second layer is off, as published."""
-    head = [dense(384, 768, use_residual=True), dense(768, 768, activation_function=GELU), dense(768, 128)]
-    return _modernbert(
-        folder,
-        384,
-        10,
-        6,
-        576,
-        head,
-        do_lower_case=True,
-        query_length=256,
-        document_length=2048,
-        do_query_expansion=False,
-    )
+def reason_mxbai_32m(folder: Path, *, reduced: bool = False, residual: bool = False) -> Path:
+    """The residual of the second layer is off, as published; the activation is assumed."""
+    head = [
+        dense(384, 768, use_residual=True),
+        dense(768, 768, activation_function=GELU, use_residual=residual),
+        dense(768, 128),
+    ]
+    settings = _MXBAI_SETTINGS | {"query_length": 256, "document_length": 2048}
+    return _modernbert(folder, 384, 10, 6, 576, head, reduced, **settings)
 
 
-def colbert_muvera_micro(folder: Path) -> Path:
+def reason_mxbai_32m_v01(folder: Path, *, reduced: bool = False) -> Path:
+    """The residual of the second layer is on."""
+    return reason_mxbai_32m(folder, reduced=reduced, residual=True)
+
+
+def colbert_muvera_micro(folder: Path, *, reduced: bool = False) -> Path:
     """BERT 2 x 128 with expansion."""
-    tokenizer = filled(wordpiece_tokenizer(), _BERT_WORDS)
+    tokenizer = _bert_tokenizer(reduced)
     model = bert(
         tokenizer,
         hidden_size=128,
@@ -134,28 +147,26 @@ def colbert_muvera_micro(folder: Path) -> Path:
     return write_pylate(folder, model, tokenizer, [dense(128, 128)], query_length=32, document_length=300)
 
 
-def colbert_zero(folder: Path) -> Path:
+def colbert_zero(folder: Path, *, reduced: bool = False) -> Path:
     """ModernBERT-base with prompts."""
     prompts = {"query": "search_query: ", "document": "search_document: "}
-    return _modernbert(
-        folder, 768, 22, 12, 1152, [dense(768, 128)], prompts=prompts, query_length=39, document_length=519
-    )
+    settings = {"prompts": prompts, "query_length": 39, "document_length": 519}
+    return _modernbert(folder, 768, 22, 12, 1152, [dense(768, 128)], reduced, **settings)
 
 
-def gte_moderncolbert(folder: Path) -> Path:
-    """ModernBERT-base without expansion, as its recipe says."""
-    return _modernbert(
-        folder, 768, 22, 12, 1152, [dense(768, 128)], query_length=32, document_length=300, do_query_expansion=False
-    )
+def gte_moderncolbert(folder: Path, *, reduced: bool = False) -> Path:
+    """ModernBERT-base. It says that queries are expanded, which its recipe takes back."""
+    settings = {"query_length": 32, "document_length": 300}
+    return _modernbert(folder, 768, 22, 12, 1152, [dense(768, 128)], reduced, **settings)
 
 
-def answerai_small(folder: Path) -> Path:
+def answerai_small(folder: Path, *, reduced: bool = False) -> Path:
     """BERT 12 x 384 in a subfolder."""
-    tokenizer = filled(wordpiece_tokenizer(), _BERT_WORDS)
+    tokenizer = _bert_tokenizer(reduced)
     model = bert(
         tokenizer,
         hidden_size=384,
-        num_hidden_layers=12,
+        num_hidden_layers=_REDUCED_BERT if reduced else 12,
         num_attention_heads=12,
         intermediate_size=1536,
         max_position_embeddings=512,
@@ -183,13 +194,14 @@ def write_stanford(
     return folder
 
 
-def colbertv2(folder: Path) -> Path:
+def colbertv2(folder: Path, *, reduced: bool = False) -> Path:
     """BERT-base in Stanford's layout; `[unused0]` and `[unused1]` are words of its vocabulary."""
-    tokenizer = filled(wordpiece_tokenizer(), _BERT_WORDS)
+    # Fillers stand at the end of the vocabulary; the last two give up their place.
+    tokenizer = filled(wordpiece_tokenizer(), 300 if reduced else _BERT_WORDS)
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = content["model"]["vocab"]
-    for number, word in enumerate(("[unused0]", "[unused1]")):
-        vocabulary[word] = vocabulary.pop(f"[filler{_BERT_WORDS - 2 + number}]")
+    for word, filler in zip(("[unused0]", "[unused1]"), sorted(vocabulary, key=vocabulary.get)[-2:], strict=True):
+        vocabulary[word] = vocabulary.pop(filler)
     content["added_tokens"] = [entry for entry in content["added_tokens"] if entry["content"] not in PREFIXES]
     plain = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(content)),
@@ -204,7 +216,7 @@ def colbertv2(folder: Path) -> Path:
     model = bert(
         plain,
         hidden_size=768,
-        num_hidden_layers=12,
+        num_hidden_layers=_REDUCED_BERT if reduced else 12,
         num_attention_heads=12,
         intermediate_size=3072,
         max_position_embeddings=512,
@@ -220,13 +232,13 @@ def colbertv2(folder: Path) -> Path:
     return write_stanford(folder, model, plain, 128, **metadata)
 
 
-# The recipe, and what makes a checkpoint of its shape.
-SHAPES: dict[str, Callable[[Path], Path]] = {
+# The recipe, and what makes a checkpoint of its shape. Equal backbones stand together, so that one trace serves both.
+SHAPES: dict[str, Shape] = {
     "colbert-muvera-micro": colbert_muvera_micro,
     "mxbai-edge-colbert-v0-17m": mxbai_edge_17m,
     "mxbai-edge-colbert-v0-32m": mxbai_edge_32m,
     "reason-mxbai-colbert-v0-32m": reason_mxbai_32m,
-    "reason-mxbai-colbert-v0.1-32m": reason_mxbai_32m,
+    "reason-mxbai-colbert-v0.1-32m": reason_mxbai_32m_v01,
     "answerai-colbert-small-v1": answerai_small,
     "gte-moderncolbert-v1": gte_moderncolbert,
     "colbert-zero": colbert_zero,

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -159,10 +164,15 @@ def test_weights_without_a_tensor_are_not_filled_with_random_numbers(checkpoint,
 
 
 def test_missing_shard(checkpoint, tmp_path):
-    index = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": "model-00001-of-00002.safetensors"}}
-    write_json(checkpoint / "model.safetensors.index.json", index)
-    (checkpoint / "model.safetensors").unlink()
-    refused(checkpoint, tmp_path, ModelFormatError, "backbone")
+    path = checkpoint / "model.safetensors"
+    weights = load_file(path)
+    path.unlink()
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    names = sorted(weights)
+    save_file({name: weights[name] for name in names[::2]}, checkpoint / shards[0], {"format": "pt"})
+    weight_map = {name: shards[number % 2] for number, name in enumerate(names)}
+    write_json(checkpoint / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
+    refused(checkpoint, tmp_path, ModelFormatError, "backbone", shards[1], "Copy the checkpoint again")
 
 
 def test_no_weights_at_all(checkpoint, tmp_path):
@@ -209,8 +219,86 @@ def test_force_replaces_a_model_folder_and_keeps_what_no_export_wrote(checkpoint
     assert not list(tmp_path.glob(".out*"))
 
 
+# A limit on the size of a file is a full disk that a test may make: writing fails halfway, as it does there.
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from edgecolbert.errors import InputError
+from edgecolbert_export.pipeline import ExportOptions, export_model
+from edgecolbert_export.recipe import Recipe
+
+def limit(step):
+    if step.startswith(sys.argv[3]):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+recipe = Recipe(name="model", source="local")
+options = ExportOptions(Path(sys.argv[1]), Path(sys.argv[2]), recipe, profile="fp32", verify=False, force=True)
+try:
+    export_model(options, limit)
+except InputError as error:
+    print(error)
+"""
+
+
+def python(*arguments: object, temporary: Path) -> subprocess.Popen[str]:
+    """A Python of its own, which keeps its temporary files in a folder of its own."""
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'export'}", "TMPDIR": str(temporary)}
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def earlier(checkpoint, tmp_path):
+    """An earlier model folder at tmp_path/out, and what is in its files."""
+    export(checkpoint, tmp_path / "out", verify=False)
+    return {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+
+def check_nothing_changed(tmp_path: Path, earlier: dict[str, bytes]) -> None:
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "out", "temporary"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == earlier
+    assert not list((tmp_path / "temporary").glob("edgecolbert*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [("Exporting", "temporary files of the export cannot be written"), ("Quantising", "make room and try again")],
+)
+def test_full_disk_leaves_nothing_behind(checkpoint, tmp_path, earlier, step, message):
+    (tmp_path / "temporary").mkdir()
+    arguments = ("-c", FULL_DISK, checkpoint, tmp_path / "out", step)
+    printed, errors = python(*arguments, temporary=tmp_path / "temporary").communicate(timeout=120)
+    assert message in printed, errors
+    assert "File too large" in printed
+    check_nothing_changed(tmp_path, earlier)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["Exporting the graph", "Fitting the first stage"])
+def test_ctrl_c_leaves_nothing_behind(checkpoint, tmp_path, earlier, step):
+    (tmp_path / "temporary").mkdir()
+    arguments = ("-m", "edgecolbert", "export", checkpoint, tmp_path / "out", "--force", "--no-verify")
+    process = python(*arguments, temporary=tmp_path / "temporary")
+    for line in process.stderr:
+        if line.startswith(step):
+            process.send_signal(signal.SIGINT)
+            break
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    check_nothing_changed(tmp_path, earlier)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_nothing_is_left_behind_by_ctrl_c_or_a_full_disk(checkpoint, tmp_path, monkeypatch, error):
+def test_nothing_is_left_behind_by_an_error_at_the_end(checkpoint, tmp_path, monkeypatch, error):
     def stop(*_):
         raise error
 
