@@ -25,7 +25,7 @@ Int8Array = npt.NDArray[np.int8]
 IntArray = npt.NDArray[np.int64]
 
 # Entries kept in memory between searches; what is not there is read again.
-_MOST_LIST_BYTES = 64_000_000
+_MOST_LIST_BYTES = 32_000_000
 
 
 class Candidates(Protocol):

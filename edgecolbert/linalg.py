@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+_Float = TypeVar("_Float", np.float32, np.float64)
 
 # OpenBLAS, which numpy's wheels bring, starts threads above this many multiplications (SMP_THRESHOLD_MIN times
 # GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c). They wait for each other by spinning: with twice as many busy
@@ -14,15 +16,15 @@ FloatArray = npt.NDArray[np.float32]
 _SINGLE_THREAD = 262_144
 
 
-def product(left: FloatArray, right: FloatArray) -> FloatArray:
+def product(left: npt.NDArray[_Float], right: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
     """`left @ right` in slices that are too small for BLAS to start threads.
 
     Args:
-        left: float32 [rows, inner].
-        right: float32 [inner, columns].
+        left: float32 or float64 [rows, inner].
+        right: The same kind, [inner, columns].
 
     Returns:
-        float32 [rows, columns].
+        The same kind, [rows, columns].
 
     Examples:
         >>> product(np.eye(2, dtype=np.float32), np.ones((2, 1), dtype=np.float32)).tolist()
@@ -34,7 +36,7 @@ def product(left: FloatArray, right: FloatArray) -> FloatArray:
     if rows <= height:
         return left @ right
     whole = rows - rows % height
-    result = np.empty((rows, columns), dtype=np.float32)
+    result = np.empty((rows, columns), dtype=left.dtype)
     # One call of numpy, which hands BLAS one slice after the other.
     np.matmul(left[:whole].reshape(-1, height, inner), right, out=result[:whole].reshape(-1, height, columns))
     if whole < rows:

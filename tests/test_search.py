@@ -56,7 +56,7 @@ def test_an_exact_search_ranks_by_maxsim_of_the_stored_embeddings(
     for query in ("word1 word2 word3", "word9", "word7 unknown"):
         expected = _expected(encoder, corpus, query)
         hits = index.search(query, k=len(corpus), exact=True)
-        assert [hit.score for hit in hits] == pytest.approx([score for _, score in expected], abs=1e-5)
+        assert [hit.score for hit in hits] == pytest.approx([score for _, score in expected], abs=1e-4)
         assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id))
         assert {hit.id for hit in hits} == {document["id"] for document in corpus}
 
@@ -65,7 +65,7 @@ def test_two_stages_with_every_document_a_candidate_equal_the_exact_search(index
     for query in ("word1 word2 word3", "word9 word10", ""):
         exact = index.search(query, k=200, exact=True)
         both = index.search(query, k=200, n_candidates=500)
-        assert [hit.score for hit in both] == pytest.approx([hit.score for hit in exact], abs=1e-5)
+        assert [hit.score for hit in both] == pytest.approx([hit.score for hit in exact], abs=1e-4)
         assert {hit.id for hit in both} == {hit.id for hit in exact}
 
 
@@ -127,7 +127,7 @@ def test_several_queries_at_once_give_what_each_gives_alone(index: Index) -> Non
         together = index.search_many(queries, k=5, **options)  # type: ignore[arg-type]
         for query, hits in zip(queries, together, strict=True):
             alone = index.search(query, k=5, **options)  # type: ignore[arg-type]
-            assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone], abs=1e-5)
+            assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone], abs=1e-4)
             assert {hit.id for hit in hits} == {hit.id for hit in alone}
 
 
