@@ -1,6 +1,7 @@
 """Every benchmark by one command: a table, the raw rows, a plot.
 
-    python benchmarks/run.py encode|maxsim|fde|search|scale [--data FOLDER...] [--json] [--out FOLDER] [--plot]
+    python benchmarks/run.py encode|maxsim|fde|search|scale|token_storage [--data FOLDER...] [--json] [--out FOLDER]
+        [--plot]
 
 What each shows, and which of the options it looks at, is in benchmarks/README.md. With --json only JSON is printed,
 with the important ratios under `ratios`. With --out the report and every single measurement are kept there. Peers that
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = ("encode", "maxsim", "fde", "search", "scale")
+BENCHMARKS = ("encode", "maxsim", "fde", "search", "scale", "token_storage")
 PLOTS = Path(__file__).parent.parent / "docs" / "plots"
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgecolbert.results import Problem as Problem
     from edgecolbert.results import VerifyReport as VerifyReport
     from edgecolbert.scoring import maxsim as maxsim
+    from edgecolbert.token_settings import TokenSettings as TokenSettings
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,7 @@ _HOMES = {
     "Problem": "results",
     "StoreError": "errors",
     "TokenEncoder": "encoder",
+    "TokenSettings": "token_settings",
     "VerifyReport": "results",
     # Its module is not called maxsim: importing a submodule sets an attribute of the package, over the function.
     "maxsim": "scoring",

@@ -21,6 +21,7 @@ from edgecolbert.pinning import Model, ModelIdentity, check_pin, check_reference
 from edgecolbert.results import AddReport, Hit, IndexStats, VerifyReport
 from edgecolbert.search import Best, hits, ranked_documents, score_contents
 from edgecolbert.store import PinnedEncoding, Store
+from edgecolbert.token_settings import TokenSettings
 from edgecolbert.tokenizer import check_text
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Index:
         read_only: bool = False,
         split_documents: bool | None = None,
         fde: FdeSettings | None = None,
+        tokens: TokenSettings | None = None,
         timeout: float = 10.0,
     ) -> Index:
         """Open a database file, or make one.
@@ -87,6 +89,8 @@ class Index:
             split_documents: Split texts that are longer than the model's document length into passages (the default
                 for a new file), or False to let the model cut them off. Pinned in the file.
             fde: Settings of the first stage of a new file; the model's own by default. Pinned in the file.
+            tokens: How a new file stores token embeddings: with how many bits, and whether pooled; all of them as
+                int8 by default. Pinned in the file.
             timeout: Seconds to wait while another process writes.
 
         Returns:
@@ -104,6 +108,8 @@ class Index:
             raise InputError(f"path is {str(path)!r}, which holds a NUL; no file can be called that.")
         if fde is not None:
             _check_fde(fde)
+        if tokens is not None and not isinstance(tokens, TokenSettings):
+            raise InputTypeError(f"tokens is {type(tokens).__name__}, expected TokenSettings.")
         identity = None if model is None else ModelIdentity.of(model)
         store = Store(os.fspath(path), create=create, read_only=read_only, timeout=timeout)
         try:
@@ -117,7 +123,7 @@ class Index:
             if pinned is None:
                 # A new file: only now is the starter model needed.
                 identity = identity or ModelIdentity.of(None)
-                pinned = _pin(store, identity, split_documents, fde)
+                pinned = _pin(store, identity, split_documents, fde, tokens)
             if isinstance(model, str | Path):
                 # Named, not loaded: whether it puts its prompts before texts is the file's to say.
                 identity = ModelIdentity.of(model, use_prompts=bool(pinned.settings["prompts"]))
@@ -125,7 +131,7 @@ class Index:
                 check_pin(pinned, identity, store.path)
             else:
                 check_reference(pinned, store.path)
-            _check_settings(pinned, store.path, split_documents, fde)
+            _check_settings(pinned, store.path, split_documents, fde, tokens)
         except BaseException:
             store.close()
             raise
@@ -183,7 +189,13 @@ class Index:
 
         self._open_store().check_writable()
         model = self._model()
-        passages = PassageEncoder(model, split=bool(self._pinned.settings["split_documents"]), dim=self._pinned.dim)
+        settings = self._pinned.settings
+        passages = PassageEncoder(
+            model,
+            split=bool(settings["split_documents"]),
+            dim=self._pinned.dim,
+            tokens=TokenSettings.pinned(settings, self._store.path),
+        )
         ingest = Ingest(self._store, self._lock, self._pinned, passages, model, progress, source)
         return ingest.add(documents, batch_size=batch_size)
 
@@ -418,6 +430,7 @@ class Index:
                 model=pinned.model_name,
                 fingerprint=pinned.fingerprint,
                 dim=pinned.dim,
+                token_storage=TokenSettings.pinned(pinned.settings, store.path).to_json(),
                 first_stage=None if first_stage is None else first_stage.stage.describe(),
                 file_bytes=store.file_bytes,
                 **store.totals(encoding_id),
@@ -596,13 +609,19 @@ class Index:
 
 
 def _pin(
-    store: Store, identity: ModelIdentity, split_documents: bool | None, fde: FdeSettings | None
+    store: Store,
+    identity: ModelIdentity,
+    split_documents: bool | None,
+    fde: FdeSettings | None,
+    tokens: TokenSettings | None,
 ) -> PinnedEncoding:
-    settings = {
+    settings: dict[str, Any] = {
         "split_documents": split_documents is not False,
         "prompts": identity.use_prompts,
         "fde": None if fde is None else fde.to_json(),
     }
+    if tokens is not None and tokens != TokenSettings():
+        settings["tokens"] = tokens.to_json()
     wanted = PinnedEncoding(0, identity.name, identity.reference, identity.fingerprint, identity.dim, settings)
     with store.change():
         # Another process may have made and pinned the file a moment ago.
@@ -616,12 +635,24 @@ def _check_fde(fde: object) -> None:
         raise InputTypeError(f"fde is {type(fde).__name__}, expected FdeSettings.")
 
 
-def _check_settings(pinned: PinnedEncoding, path: str, split_documents: bool | None, fde: FdeSettings | None) -> None:
-    asked = {"split_documents": split_documents, "fde": None if fde is None else fde.to_json()}
+def _check_settings(
+    pinned: PinnedEncoding,
+    path: str,
+    split_documents: bool | None,
+    fde: FdeSettings | None,
+    tokens: TokenSettings | None,
+) -> None:
+    asked = {
+        "split_documents": split_documents,
+        "fde": None if fde is None else fde.to_json(),
+        "tokens": None if tokens is None else tokens.to_json(),
+    }
+    # Also where nothing is asked for: a way of storing that is not known must not wait until something is read.
+    found = pinned.settings | {"tokens": TokenSettings.pinned(pinned.settings, path).to_json()}
     for name, value in asked.items():
-        if value is not None and value != pinned.settings[name]:
+        if value is not None and value != found[name]:
             raise StoreMismatchError(
-                f"{path} was made with {name} = {pinned.settings[name]}, but {value} was asked for. Leave the setting "
+                f"{path} was made with {name} = {found[name]}, but {value} was asked for. Leave the setting "
                 "out, or make a new file."
             )
 

@@ -1,4 +1,4 @@
-"""Texts to stored passages: split, encode, check what the encoder gave, round to int8."""
+"""Texts to stored passages: split, encode, check what the encoder gave, pool and round it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from edgecolbert.codec import QuantizedTokens, quantize
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.errors import InputError, InputTypeError
 from edgecolbert.store import StoredPassage
+from edgecolbert.token_settings import TokenSettings
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -26,16 +27,20 @@ class PassageEncoder:
         encoder: Any object with the two methods of `TokenEncoder`.
         split: Split long documents where the encoder can; otherwise each document is one passage.
         dim: Size of a token embedding if it is known already.
+        tokens: How token embeddings of documents are to be stored; every one as int8 by default.
     """
 
-    def __init__(self, encoder: TokenEncoder, *, split: bool, dim: int | None) -> None:
+    def __init__(
+        self, encoder: TokenEncoder, *, split: bool, dim: int | None, tokens: TokenSettings | None = None
+    ) -> None:
         self._encoder = encoder
+        self._settings = tokens or TokenSettings()
         method = getattr(encoder, "split", None) if split else None
         self._split = method if callable(method) else None
         self.dim = dim
 
     def documents(self, texts: list[str]) -> list[list[StoredPassage]]:
-        """Passages of each text, with int8 token embeddings.
+        """Passages of each text, with their token embeddings as they are stored.
 
         Args:
             texts: Any texts.
@@ -50,9 +55,16 @@ class PassageEncoder:
         for first in range(0, len(pieces), _GROUP):
             group = pieces[first : first + _GROUP]
             arrays = self._checked(self._encoder.encode_documents(group), len(group), "encode_documents")
-            tokens += [quantize(array) for array in arrays]
+            tokens += map(self._stored, arrays)
         remaining = iter(tokens)
         return [[StoredPassage(0, 0, start, end, next(remaining)) for start, end in cuts] for cuts in spans]
+
+    def _stored(self, embeddings: FloatArray) -> QuantizedTokens:
+        if self._settings.pool_factor > 1:
+            from edgecolbert.pooling import pool_tokens  # only where it is wanted
+
+            embeddings = pool_tokens(embeddings, self._settings.pool_factor)
+        return quantize(embeddings, self._settings.bits)
 
     def queries(self, texts: list[str]) -> list[FloatArray]:
         """Token embeddings of each query, float32 [n_query_tokens, dim]."""

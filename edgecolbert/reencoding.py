@@ -17,6 +17,7 @@ from edgecolbert.ingest import Ingest
 from edgecolbert.passages import PassageEncoder
 from edgecolbert.pinning import Model, ModelIdentity
 from edgecolbert.store import PinnedEncoding, Store
+from edgecolbert.token_settings import TokenSettings
 
 Progress = Callable[[int, int | None], bool | None]
 
@@ -53,7 +54,8 @@ def reencode(
         identity = ModelIdentity.of(encoder)
         building = _building(store, serving, identity)
         splits = bool(building.settings["split_documents"])
-        passages = PassageEncoder(encoder, split=splits, dim=building.dim)
+        tokens = TokenSettings.pinned(building.settings, store.path)
+        passages = PassageEncoder(encoder, split=splits, dim=building.dim, tokens=tokens)
         ingest = Ingest(store, threading.RLock(), building, passages, encoder)
         return _encode_all(store, building, ingest, progress)
     finally:

@@ -71,6 +71,7 @@ class IndexStats:
         model: Name of the model the file is pinned to.
         fingerprint: Hash of everything the model's token embeddings depend on.
         dim: Size of one token embedding, or None before the first document of a model that does not say.
+        token_storage: How token embeddings are stored: `bits` and `pool_factor` of `TokenSettings`.
         first_stage: Settings of the first stage, or None before it is fitted.
         text_bytes: Bytes of the documents' texts, in UTF-8.
         token_bytes: Bytes of the token embeddings.
@@ -85,6 +86,7 @@ class IndexStats:
     model: str
     fingerprint: str
     dim: int | None
+    token_storage: dict[str, int]
     first_stage: dict[str, Any] | None
     text_bytes: int
     token_bytes: int

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgecolbert.codec import QuantizedTokens
+from edgecolbert.codec import QuantizedTokens, stored_bytes
 from edgecolbert.connection import open_connection, reading, translated_errors, writing
 from edgecolbert.documents import Document, Record
 from edgecolbert.errors import StoreError, StoreFormatError, StoreReadOnlyError
 from edgecolbert.filters import HAS_NUL, filter_sql, matches
 from edgecolbert.schema import prepare_schema
+from edgecolbert.token_settings import TokenSettings
 
 if TYPE_CHECKING:
     from edgecolbert.fde import FirstStage
@@ -55,7 +56,8 @@ class PinnedEncoding:
         model_reference: The built-in name or folder it was loaded from, or None for an object of the user's.
         fingerprint: Hash of everything the token embeddings depend on.
         dim: Size of one token embedding, or None while it is not known.
-        settings: Whether long documents are split, whether prompts are used, and which first stage is wanted.
+        settings: Whether long documents are split, whether prompts are used, which first stage is wanted, and under
+            "tokens", where it is not the default, how token embeddings are stored (`TokenSettings.pinned`).
     """
 
     encoding_id: int
@@ -541,13 +543,13 @@ class Store:
         Raises:
             StoreFormatError: If a row is damaged or missing; the message names the documents.
         """
-        (dim,) = self._one("SELECT dim FROM encodings WHERE encoding_id = ?", encoding_id)
+        layout = self._token_layout(encoding_id)
         for cursor, wanted in self._passage_cursors(encoding_id, content_ids):
             n_seen = dict.fromkeys(wanted, 0)
             n_expected = dict.fromkeys(wanted, 1)
             # Not a batch at a time: giving back megabytes and asking for them again costs more than the reading.
             for row in cursor:
-                passage = self._passage(row, dim)
+                passage = self._passage(row, layout)
                 n_seen[passage.content_id] += 1
                 n_expected[passage.content_id] = row[4]
                 yield passage
@@ -599,13 +601,13 @@ class Store:
         Raises:
             StoreFormatError: If a row is damaged.
         """
-        (dim,) = self._one("SELECT dim FROM encodings WHERE encoding_id = ?", encoding_id)
+        layout = self._token_layout(encoding_id)
         for row in self._run(
             f"SELECT {_PASSAGE_COLUMNS} FROM passages WHERE encoding_id = ? AND passage_id > ? ORDER BY passage_id "
             "LIMIT ?",
             *(encoding_id, passage_id, limit),
         ):
-            yield self._passage(row, dim)
+            yield self._passage(row, layout)
 
     def passage_numbers(self, encoding_id: int) -> list[int]:
         """The numbers of all passages of an encoding, in order."""
@@ -614,20 +616,25 @@ class Store:
 
     def passages_by_number(self, encoding_id: int, passage_ids: Sequence[int]) -> Iterator[StoredPassage]:
         """Some passages, in the order of their numbers, checked."""
-        (dim,) = self._one("SELECT dim FROM encodings WHERE encoding_id = ?", encoding_id)
+        layout = self._token_layout(encoding_id)
         for row in self._run(
             f"SELECT {_PASSAGE_COLUMNS} FROM passages WHERE encoding_id = ? AND passage_id IN "
             "(SELECT value FROM json_each(?)) ORDER BY passage_id",
             encoding_id,
             json.dumps([int(number) for number in passage_ids]),
         ):
-            yield self._passage(row, dim)
+            yield self._passage(row, layout)
 
-    def _passage(self, row: tuple[Any, ...], dim: int) -> StoredPassage:
+    def _token_layout(self, encoding_id: int) -> tuple[int, int]:
+        """Size of a token embedding, and bits of a component."""
+        dim, settings = self._one("SELECT dim, settings FROM encodings WHERE encoding_id = ?", encoding_id)
+        return dim, TokenSettings.pinned(json.loads(settings), self.path).bits
+
+    def _passage(self, row: tuple[Any, ...], layout: tuple[int, int]) -> StoredPassage:
         number, content_id, _, _, _, start, end, _, scale, _, blob = row
-        if not _is_sound(row, dim):
+        if not _is_sound(row, layout):
             raise self._damaged_vectors(content_id, f"passage {number} is damaged")
-        return StoredPassage(number, content_id, start, end, QuantizedTokens.from_bytes(blob, scale, dim))
+        return StoredPassage(number, content_id, start, end, QuantizedTokens.from_bytes(blob, scale, *layout))
 
     def count_passages(self, encoding_id: int) -> int:
         """How many passages an encoding has, those of texts not shown yet included."""
@@ -901,11 +908,12 @@ def _crc(*parts: bytes) -> int:
     return checksum
 
 
-def _is_sound(row: tuple[Any, ...], dim: int) -> bool:
+def _is_sound(row: tuple[Any, ...], layout: tuple[int, int]) -> bool:
     """Whether a row of `passages` matches its checksum; damage can change the type of a column, too."""
     blob = row[-1]
     try:
-        return bool(len(blob) == row[7] * dim and zlib.crc32(blob, zlib.crc32(_PASSAGE(*row[1:9]))) == row[9])
+        size = stored_bytes(row[7], *layout)
+        return bool(len(blob) == size and zlib.crc32(blob, zlib.crc32(_PASSAGE(*row[1:9]))) == row[9])
     except (TypeError, struct.error):
         return False
 

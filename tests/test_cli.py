@@ -123,6 +123,18 @@ def test_a_files_id_is_its_path_relative_to_the_folder(shell: Shell, notes: Path
         assert document.metadata == {"path": str(notes / "deep" / "über.md")}
 
 
+def test_how_tokens_are_stored_is_chosen_when_the_database_is_made(shell: Shell, notes: Path, path: Path) -> None:
+    words = ("index", notes, "--db", path, "--model", TINY, "--token-bits", "4")
+    shell(*words, "--pool-factor", "2")
+    found = shell.json("info", "--db", path)
+    assert found["token_storage"] == {"bits": 4, "pool_factor": 2}
+    assert found["token_bytes"] == found["tokens"] * found["dim"] // 2 + 3 * (found["dim"] + 1)
+    assert shell.json("index", notes, "--db", path)["unchanged"] == 3
+    assert "made with tokens = " in shell.fails(*words)
+    assert "bits is 5, expected 8 or 4" in shell.fails("index", notes, "--db", path, "--token-bits", "5")
+    assert "bits=4, pool_factor=2" in shell("info", "--db", path)
+
+
 def test_unchanged_files_are_skipped_and_changed_ones_encoded_again(shell: Shell, notes: Path, path: Path) -> None:
     shell("index", notes, "--db", path, "--model", TINY)
     (notes / "bins.txt").write_text("Bins go out on Friday.", encoding="utf-8")

@@ -11,6 +11,7 @@ from edgecolbert.commands.output import add_database, add_json, add_model, posit
 if TYPE_CHECKING:
     from edgecolbert.index import Index
     from edgecolbert.sources import Reading
+    from edgecolbert.token_settings import TokenSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=positive, default=256, metavar="N", help="documents shown at a time (default: 256)"
     )
+    parser.add_argument(
+        "--token-bits", type=positive, metavar="B", help="bits of a component in a new database, 8 or 4 (default: 8)"
+    )
+    parser.add_argument(
+        "--pool-factor",
+        type=positive,
+        metavar="N",
+        help="store one token embedding for N tokens in a new database (default: 1)",
+    )
     add_json(parser)
 
 
@@ -40,7 +50,10 @@ def run(options: argparse.Namespace) -> int:
     sources = open_sources(options.paths)
     reading = Reading()
     totals = {"added": 0, "updated": 0, "unchanged": 0, "encoded": 0, "removed": 0}
-    with Index.open(options.db, model=options.model) as index, progress_bar("documents") as update:
+    with (
+        Index.open(options.db, model=options.model, tokens=_tokens(options)) as index,
+        progress_bar("documents") as update,
+    ):
         done = 0
         for source in sources:
 
@@ -65,6 +78,15 @@ def run(options: argparse.Namespace) -> int:
             + f"; {n_documents} documents in {options.db}"
         )
     return 0
+
+
+def _tokens(options: argparse.Namespace) -> TokenSettings | None:
+    """How tokens are to be stored, or None where nothing is said about it."""
+    if options.token_bits is None and options.pool_factor is None:
+        return None
+    from edgecolbert.token_settings import TokenSettings
+
+    return TokenSettings(bits=options.token_bits or 8, pool_factor=options.pool_factor or 1)
 
 
 def _prune(index: Index, root: str, present: list[str], reading: Reading) -> int:
