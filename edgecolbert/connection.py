@@ -27,8 +27,10 @@ from edgecolbert.errors import (
 APPLICATION_ID = 0x45436F6C
 
 _MAGIC = b"SQLite format 3\x00"
-# Token embeddings are blobs of 5 to 25 KB: larger pages mean shorter overflow chains than the default 4096.
-_PAGE_SIZE = 8_192
+# Token embeddings are blobs of 5 to 25 KB, whose last page is half empty on average. On scifact a file has 1.072 times the
+# bytes of its contents with pages of 4096 and 1.132 with 8192, which are read an eighth faster (100 passages: 1.41 and
+# 1.25 ms).
+_PAGE_SIZE = 4_096
 _MEMORY = ":memory:"
 
 
