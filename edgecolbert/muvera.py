@@ -90,8 +90,7 @@ class Muvera:
     @property
     def full_size(self) -> int:
         """Number of components before the final projection."""
-        width = self.settings.projection_dimension or self.dim
-        return int(self.settings.num_repetitions * width * 2**self.settings.num_simhash_projections)
+        return int(self.settings.num_repetitions * self._width * 2**self.settings.num_simhash_projections)
 
     def document_fde(self, tokens: FloatArray) -> FloatArray:
         """Encode a document: the mean of the tokens of each cell.
@@ -117,67 +116,83 @@ class Muvera:
 
     def _encode(self, tokens: FloatArray, *, document: bool) -> FloatArray:
         settings = self.settings
-        n_partitions = 2**settings.num_simhash_projections
-        blocks = []
-        for repetition in range(settings.num_repetitions):
-            bits = product(tokens, self._hyperplanes[repetition]) > 0
-            partition = _gray_code_index(bits)
-            projected = product(tokens, self._projections[repetition]) if self._projections else tokens
-            block = np.zeros((n_partitions, projected.shape[1]), dtype=np.float32)
-            np.add.at(block, partition, projected)
-            if document and len(tokens):
-                sizes = np.bincount(partition, minlength=n_partitions)
-                block /= np.maximum(sizes, 1)[:, None].astype(np.float32)
-                if settings.fill_empty_partitions and settings.num_simhash_projections:
-                    empty = np.flatnonzero(sizes == 0)
-                    block[empty] = projected[_nearest_by_hash(bits, empty)]
-            blocks.append(block.ravel())
-        encoding = np.concatenate(blocks)
+        n_tokens, repetitions, n_hashes = len(tokens), settings.num_repetitions, 2**settings.num_simhash_projections
+        # Until the end a cell is known by its hash: the bits read as a number, of all repetitions one after the other.
+        cells = self._hashes(tokens) + np.arange(repetitions) * n_hashes
+        projected = tokens if self._projections is None else product(tokens, self._projections)
+        projected = np.broadcast_to(projected.reshape(n_tokens, -1, self._width), (n_tokens, repetitions, self._width))
+        components = cells[:, :, None] * self._width + np.arange(self._width)
+        sums = np.bincount(components.ravel(), projected.ravel(), minlength=self.full_size)
+        blocks = sums.astype(np.float32).reshape(-1, self._width)
+        if document and n_tokens:
+            sizes = np.bincount(cells.ravel(), minlength=len(blocks))
+            blocks /= np.maximum(sizes, 1)[:, None].astype(np.float32)
+            empty = np.flatnonzero(sizes == 0)
+            if settings.fill_empty_partitions and len(empty):
+                blocks[empty] = projected[self._nearest_by_hash(cells)[empty], empty // n_hashes]
+        # The reference numbers the cells by Gray code.
+        number = np.arange(n_hashes)
+        encoding = blocks.reshape(repetitions, n_hashes, -1)[:, number ^ (number >> 1)].ravel()
         if settings.final_projection_dimension is None:
             return encoding
         buckets, signs = self._final_sketch
         sketch = np.bincount(buckets, weights=encoding * signs, minlength=settings.final_projection_dimension)
         return sketch.astype(np.float32)
 
-    @cached_property
-    def _hyperplanes(self) -> list[FloatArray]:
+    def _hashes(self, tokens: FloatArray) -> npt.NDArray[np.intp]:
+        """Hash [n_tokens, num_repetitions] of each token in each repetition: a bit for each hyperplane."""
         settings = self.settings
-        shape = (self.dim, settings.num_simhash_projections)
-        return [gaussian("simhash", settings.seed + r, shape) for r in range(settings.num_repetitions)]
+        bits = product(tokens, self._hyperplanes) > 0
+        hashes = np.zeros((len(tokens), settings.num_repetitions), dtype=np.intp)
+        for bit in bits.reshape(len(tokens), settings.num_simhash_projections, -1).swapaxes(0, 1):
+            hashes = (hashes << 1) + bit
+        return hashes
+
+    def _nearest_by_hash(self, cells: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """For each cell the first of the tokens whose hashes differ from its own in the fewest bits.
+
+        Tokens are ranked by number of bits * n_tokens + position. The least rank of a cell is its own first token or,
+        one bit farther, a neighbour's; taking the bits one after the other brings every token to every cell.
+        """
+        settings = self.settings
+        n_tokens, n_bits = len(cells), settings.num_simhash_projections
+        ranks = np.full(settings.num_repetitions * 2**n_bits, (n_bits + 1) * n_tokens)
+        # Backwards, because of equal indices the last one stays.
+        ranks[cells[::-1]] = np.arange(n_tokens)[::-1, None]
+        for bit in range(n_bits):
+            pairs = ranks.reshape(-1, 2, 2**bit)
+            np.minimum(pairs, pairs[:, ::-1] + n_tokens, out=pairs)
+        nearest: npt.NDArray[np.intp] = ranks % n_tokens
+        return nearest
+
+    @property
+    def _width(self) -> int:
+        """Number of components of one cell."""
+        return self.settings.projection_dimension or self.dim
 
     @cached_property
-    def _projections(self) -> list[FloatArray]:
-        """AMS sketches: each dimension goes to one output, with a random sign. Empty without an inner projection."""
+    def _hyperplanes(self) -> FloatArray:
+        """[dim, num_simhash_projections * num_repetitions]: the first one of every repetition, then the second ones."""
+        settings = self.settings
+        shape = (self.dim, settings.num_simhash_projections)
+        matrices = [gaussian("simhash", settings.seed + r, shape) for r in range(settings.num_repetitions)]
+        return np.stack(matrices, axis=2).reshape(self.dim, -1)
+
+    @cached_property
+    def _projections(self) -> FloatArray | None:
+        """AMS sketches side by side, [dim, num_repetitions * projection_dimension], None without inner projection.
+
+        Each dimension goes to one output of each repetition, with a random sign.
+        """
         settings = self.settings
         if settings.projection_dimension is None:
-            return []
-        matrices = []
+            return None
+        matrix = np.zeros((self.dim, settings.num_repetitions, settings.projection_dimension), dtype=np.float32)
         for repetition in range(settings.num_repetitions):
             buckets, signs = signed_buckets("ams", settings.seed + repetition, self.dim, settings.projection_dimension)
-            matrix = np.zeros((self.dim, settings.projection_dimension), dtype=np.float32)
-            matrix[np.arange(self.dim), buckets] = signs
-            matrices.append(matrix)
-        return matrices
+            matrix[np.arange(self.dim), repetition, buckets] = signs
+        return matrix.reshape(self.dim, -1)
 
     @cached_property
     def _final_sketch(self) -> tuple[npt.NDArray[np.intp], FloatArray]:
         return signed_buckets("count-sketch", self.settings.seed, self.full_size, self.size)
-
-
-def _gray_code_index(bits: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Partition numbers [n_tokens] of hash bits [n_tokens, k], numbered by Gray code as in the reference."""
-    index = np.zeros(len(bits), dtype=np.intp)
-    for bit in bits.T:
-        index = (index << 1) + (bit ^ (index & 1))
-    return index
-
-
-def _nearest_by_hash(bits: npt.NDArray[np.bool_], partitions: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """For each partition the first token whose hash differs from it in the fewest bits."""
-    width = bits.shape[1]
-    # The hash bits that a partition's Gray-code number stands for.
-    plain = partitions ^ (partitions >> 1)
-    wanted = (plain[:, None] >> np.arange(width - 1, -1, -1)) & 1
-    distance = (wanted[:, None, :] != bits[None, :, :]).sum(axis=2)
-    nearest: npt.NDArray[np.intp] = distance.argmin(axis=1)
-    return nearest
