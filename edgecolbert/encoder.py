@@ -14,6 +14,7 @@ from edgecolbert.builtin import read_model
 from edgecolbert.chunking import Span, split_text
 from edgecolbert.errors import InputError, InputTypeError, ModelFormatError
 from edgecolbert.manifest import ModelManifest
+from edgecolbert.sessions import import_onnxruntime
 from edgecolbert.tokenizer import ColbertTokenizer, TokenIds, check_text
 
 FloatArray = npt.NDArray[np.float32]
@@ -182,8 +183,7 @@ def available_cores() -> int:
 
 def _load_session(manifest: ModelManifest) -> Any:
     # Imported here: whoever only reads the store or a manifest need not pay for it.
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     content = manifest.read_file(manifest.graph)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

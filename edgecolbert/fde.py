@@ -311,11 +311,7 @@ class FirstStage:
 
     @cached_property
     def lists(self) -> CellListEncoding:
-        """The fitted encoding.
-
-        Raises:
-            InputError: If this is MUVERA's.
-        """
+        """The fitted encoding; MUVERA's first stage has none, and says so."""
         if self.cells is None or self.codebooks is None:
             raise InputError("MUVERA's first stage has no cell lists.")
         settings = self.settings

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
+from edgecolbert.connection import MEMORY
 from edgecolbert.documents import Document, check_id
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, StoreFormatError, StoreMismatchError
@@ -53,11 +54,13 @@ class Index:
         encoder: TokenEncoder | None,
         *,
         named_model: str | Path | None = None,
+        timeout: float = 10.0,
     ) -> None:
         self._store = store
         self._pinned = pinned
         self._encoder = encoder
         self._named_model = named_model
+        self._timeout = timeout
         self._candidates: tuple[int, Candidates] | None = None
         self._lock = threading.RLock()
         self._closed = False
@@ -136,8 +139,8 @@ class Index:
             store.close()
             raise
         if model is None or isinstance(model, str | Path):
-            return cls(store, pinned, None, named_model=model)
-        return cls(store, pinned, model)
+            return cls(store, pinned, None, named_model=model, timeout=timeout)
+        return cls(store, pinned, model, timeout=timeout)
 
     def add(
         self, documents: Iterable[str | Mapping[str, Any]], *, progress: Progress | None = None, batch_size: int = 64
@@ -503,14 +506,23 @@ class Index:
                 check_text(query, f"queries[{position}]")
             if not queries:
                 raise InputError("queries is empty, expected at least one query, or None for words of the texts.")
-        with self._lock:
-            store = self._open_store()
-            store.check_writable()
-            with self._reading():
-                encoding_id = self._serving_id()
-            upkeep = Upkeep(store, self._lock, self._pinned, self._model())
-            tuner = Tuner(store, self._lock, upkeep, encoding_id, self.encode_queries, progress)
-            return tuner.run(queries, _check_count("n_queries", n_queries), compare=compare, rebuild=rebuild)
+        n_queries = _check_count("n_queries", n_queries)
+        with self._reading() as own:
+            own.check_writable()
+            encoding_id = self._serving_id()
+        model = self._model()
+        # A connection of its own, so that searches of other threads need not wait; what is in memory has only the one.
+        in_memory = own.path == MEMORY
+        store = own if in_memory else Store(own.path, create=False, timeout=self._timeout)
+        lock = self._lock if in_memory else threading.RLock()
+        try:
+            tuner = Tuner(
+                store, lock, Upkeep(store, lock, self._pinned, model), encoding_id, self.encode_queries, progress
+            )
+            return tuner.run(queries, n_queries, compare=compare, rebuild=rebuild)
+        finally:
+            if not in_memory:
+                store.close()
 
     def close(self) -> None:
         """Close the file. Closing twice does no harm; any other use after it is an error."""

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.linalg import product
+from edgecolbert.sessions import import_onnxruntime
 
 FloatArray = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -129,7 +130,7 @@ class OnnxruntimeKernel:
     """
 
     def __init__(self, *, signed: bool) -> None:
-        import onnxruntime  # whoever only writes, or measures, need not pay for it
+        onnxruntime = import_onnxruntime()
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

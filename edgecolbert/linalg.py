@@ -13,7 +13,7 @@ _Float = TypeVar("_Float", np.float32, np.float64)
 # GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c). They wait for each other by spinning: with twice as many busy
 # processes as cores a product of 1 ms took 23, this one 1.5 (benchmarks/matrix_products.py). On idle cores there is
 # little between them. Our threads work on whole texts.
-_SINGLE_THREAD = 262_144
+SINGLE_THREAD = 262_144
 
 
 def product(left: npt.NDArray[_Float], right: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
@@ -32,7 +32,7 @@ def product(left: npt.NDArray[_Float], right: npt.NDArray[_Float]) -> npt.NDArra
     """
     rows, inner = left.shape
     columns = right.shape[1]
-    height = max(1, _SINGLE_THREAD // max(1, inner * columns))
+    height = max(1, SINGLE_THREAD // max(1, inner * columns))
     if rows <= height:
         return left @ right
     whole = rows - rows % height

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.errors import InputError, InputTypeError
-from edgecolbert.linalg import product
+from edgecolbert.linalg import SINGLE_THREAD, product
 from edgecolbert.random_matrix import gaussian, signed_buckets
 
 FloatArray = npt.NDArray[np.float32]
@@ -22,6 +22,9 @@ FloatArray = npt.NDArray[np.float32]
 # The reference accepts up to 30; 2^16 partitions of one repetition are already far beyond use.
 _MOST_PROJECTIONS = 16
 _MOST_REPETITIONS = 1_000
+# Repetitions are encoded in parts whose arrays have at most this many values. The C library's allocator gives larger
+# ones back to the system after every document, and getting them again took longer than the arithmetic.
+_PART = 65_536
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,7 @@ class Muvera:
     @property
     def full_size(self) -> int:
         """Number of components before the final projection."""
-        width = self.settings.projection_dimension or self.dim
-        return int(self.settings.num_repetitions * width * 2**self.settings.num_simhash_projections)
+        return int(self.settings.num_repetitions * self._n_cells * self._width)
 
     def document_fde(self, tokens: FloatArray) -> FloatArray:
         """Encode a document: the mean of the tokens of each cell.
@@ -116,68 +118,118 @@ class Muvera:
         return self._encode(tokens, document=False)
 
     def _encode(self, tokens: FloatArray, *, document: bool) -> FloatArray:
-        settings = self.settings
-        n_partitions = 2**settings.num_simhash_projections
-        blocks = []
-        for repetition in range(settings.num_repetitions):
-            bits = product(tokens, self._hyperplanes[repetition]) > 0
-            partition = _gray_code_index(bits)
-            projected = product(tokens, self._projections[repetition]) if self._projections else tokens
-            block = np.zeros((n_partitions, projected.shape[1]), dtype=np.float32)
-            np.add.at(block, partition, projected)
-            if document and len(tokens):
-                sizes = np.bincount(partition, minlength=n_partitions)
-                block /= np.maximum(sizes, 1)[:, None].astype(np.float32)
-                if settings.fill_empty_partitions and settings.num_simhash_projections:
-                    empty = np.flatnonzero(sizes == 0)
-                    block[empty] = projected[_nearest_by_hash(bits, empty)]
-            blocks.append(block.ravel())
-        encoding = np.concatenate(blocks)
-        if settings.final_projection_dimension is None:
-            return encoding
+        repetitions, n_cells = self.settings.num_repetitions, self._n_cells
+        if not len(tokens):
+            return np.zeros(self.size, dtype=np.float32)
+        hashes = self._hashes(tokens)
+        # Cells come in the order of their hashes, and the reference numbers them by Gray code.
+        by_number = np.arange(n_cells) ^ (np.arange(n_cells) >> 1)
+        encoding = np.empty((repetitions, n_cells, self._width), dtype=np.float32)
+        step = max(1, _PART // (len(tokens) * max(n_cells, self._width)))
+        for first in range(0, repetitions, step):
+            part = slice(first, first + step)
+            weights = self._weights(hashes[part], document=document)
+            encoding[part] = _products(weights, self._projected(tokens, part))[:, by_number]
+        if self.settings.final_projection_dimension is None:
+            return encoding.ravel()
         buckets, signs = self._final_sketch
-        sketch = np.bincount(buckets, weights=encoding * signs, minlength=settings.final_projection_dimension)
-        return sketch.astype(np.float32)
+        return np.bincount(buckets, weights=encoding.ravel() * signs, minlength=self.size).astype(np.float32)
+
+    def _hashes(self, tokens: FloatArray) -> npt.NDArray[np.intp]:
+        """Hash [num_repetitions, n_tokens] of each token: a bit for each hyperplane of the repetition."""
+        n_bits, repetitions = self.settings.num_simhash_projections, self.settings.num_repetitions
+        bits = (product(tokens, self._hyperplanes) > 0).reshape(len(tokens), n_bits, repetitions)
+        hashes = np.zeros((len(tokens), repetitions), dtype=np.intp)
+        for bit in range(n_bits):
+            hashes += hashes
+            hashes += bits[:, bit]
+        return hashes.T
+
+    def _weights(self, hashes: npt.NDArray[np.intp], *, document: bool) -> FloatArray:
+        """What each token counts in each cell [repetitions, n_cells, n_tokens]: its sum, or its mean in a document."""
+        repetitions, n_tokens = hashes.shape
+        weights = np.zeros((repetitions * self._n_cells, n_tokens), dtype=np.float32)
+        cells = hashes + np.arange(0, len(weights), self._n_cells)[:, None]
+        places = cells * n_tokens + np.arange(n_tokens)
+        if document:
+            sizes = np.bincount(cells.ravel(), minlength=len(weights))
+            weights.ravel()[places] = (1 / np.maximum(sizes, 1)).astype(np.float32)[cells]
+            empty = np.flatnonzero(sizes == 0)
+            if self.settings.fill_empty_partitions and len(empty):
+                weights[empty, self._nearest_by_hash(cells)[empty]] = 1
+        else:
+            weights.ravel()[places] = 1
+        return weights.reshape(repetitions, self._n_cells, n_tokens)
+
+    def _nearest_by_hash(self, cells: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """For each cell the first of the tokens whose hashes differ from its own in the fewest bits.
+
+        A token's rank for a cell is (differing bits) * n_tokens + its position, so the least rank is the one wanted. A
+        cell starts with its own first token and then looks across one bit after the other, which in the end has
+        brought every token to every cell, at one step for each bit that differs.
+        """
+        repetitions, n_tokens = cells.shape
+        n_bits = self.settings.num_simhash_projections
+        ranks = np.full(repetitions * self._n_cells, (n_bits + 1) * n_tokens)
+        np.minimum.at(ranks, cells.ravel(), np.tile(np.arange(n_tokens), repetitions))
+        for bit in range(n_bits):
+            pairs = ranks.reshape(-1, 2, 2**bit)
+            np.minimum(pairs, pairs[:, ::-1] + n_tokens, out=pairs)
+        nearest: npt.NDArray[np.intp] = ranks % n_tokens
+        return nearest
+
+    def _projected(self, tokens: FloatArray, part: slice) -> FloatArray:
+        """Tokens [repetitions, n_tokens, width] after the inner projections of some repetitions; [1, ...] without."""
+        if self._projections is None:
+            return tokens[None]
+        matrices = self._projections[:, part].reshape(self.dim, -1)
+        return product(tokens, matrices).reshape(len(tokens), -1, self._width).swapaxes(0, 1)
+
+    @property
+    def _n_cells(self) -> int:
+        """Number of cells of one repetition."""
+        return int(2**self.settings.num_simhash_projections)
+
+    @property
+    def _width(self) -> int:
+        """Number of components of one cell."""
+        return self.settings.projection_dimension or self.dim
 
     @cached_property
-    def _hyperplanes(self) -> list[FloatArray]:
+    def _hyperplanes(self) -> FloatArray:
+        """[dim, num_simhash_projections * num_repetitions]: the first one of every repetition, then the second ones."""
         settings = self.settings
         shape = (self.dim, settings.num_simhash_projections)
-        return [gaussian("simhash", settings.seed + r, shape) for r in range(settings.num_repetitions)]
+        matrices = [gaussian("simhash", settings.seed + r, shape) for r in range(settings.num_repetitions)]
+        return np.stack(matrices, axis=2).reshape(self.dim, shape[1] * len(matrices))
 
     @cached_property
-    def _projections(self) -> list[FloatArray]:
-        """AMS sketches: each dimension goes to one output, with a random sign. Empty without an inner projection."""
+    def _projections(self) -> FloatArray | None:
+        """AMS sketches [dim, num_repetitions, projection_dimension], None without inner projection.
+
+        Each dimension goes to one output of each repetition, with a random sign.
+        """
         settings = self.settings
         if settings.projection_dimension is None:
-            return []
-        matrices = []
+            return None
+        matrix = np.zeros((self.dim, settings.num_repetitions, settings.projection_dimension), dtype=np.float32)
         for repetition in range(settings.num_repetitions):
             buckets, signs = signed_buckets("ams", settings.seed + repetition, self.dim, settings.projection_dimension)
-            matrix = np.zeros((self.dim, settings.projection_dimension), dtype=np.float32)
-            matrix[np.arange(self.dim), buckets] = signs
-            matrices.append(matrix)
-        return matrices
+            matrix[np.arange(self.dim), repetition, buckets] = signs
+        return matrix
 
     @cached_property
     def _final_sketch(self) -> tuple[npt.NDArray[np.intp], FloatArray]:
         return signed_buckets("count-sketch", self.settings.seed, self.full_size, self.size)
 
 
-def _gray_code_index(bits: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Partition numbers [n_tokens] of hash bits [n_tokens, k], numbered by Gray code as in the reference."""
-    index = np.zeros(len(bits), dtype=np.intp)
-    for bit in bits.T:
-        index = (index << 1) + (bit ^ (index & 1))
-    return index
-
-
-def _nearest_by_hash(bits: npt.NDArray[np.bool_], partitions: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """For each partition the first token whose hash differs from it in the fewest bits."""
-    width = bits.shape[1]
-    # The hash bits that a partition's Gray-code number stands for.
-    plain = partitions ^ (partitions >> 1)
-    wanted = (plain[:, None] >> np.arange(width - 1, -1, -1)) & 1
-    distance = (wanted[:, None, :] != bits[None, :, :]).sum(axis=2)
-    nearest: npt.NDArray[np.intp] = distance.argmin(axis=1)
-    return nearest
+def _products(left: FloatArray, right: FloatArray) -> FloatArray:
+    """`left @ right` of stacks of matrices without threads of BLAS; `right` may be one matrix for all."""
+    repetitions, n_cells, n_tokens = left.shape
+    if len(right) == 1:
+        return product(left.reshape(-1, n_tokens), right[0]).reshape(repetitions, n_cells, -1)
+    if n_cells * n_tokens * right.shape[2] <= SINGLE_THREAD:
+        products: FloatArray = np.matmul(left, right)
+    else:
+        products = np.stack([product(*pair) for pair in zip(left, right, strict=True)])
+    return products

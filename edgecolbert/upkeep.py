@@ -14,7 +14,7 @@ import numpy as np
 
 from edgecolbert.cell_lists import CellList, Segment, merged_list
 from edgecolbert.encoder import Encoder, TokenEncoder
-from edgecolbert.errors import ModelError, ModelWarning, StoreFormatError
+from edgecolbert.errors import ModelError, ModelWarning, StoreFormatError, StoreLockedError
 from edgecolbert.fde import FdeSettings, FirstStage
 from edgecolbert.store import PinnedEncoding, Store, StoredFirstStage, StoredPassage
 
@@ -76,10 +76,14 @@ class Upkeep:
         Args:
             n_new: Passages that were written; the more, the larger the part.
         """
-        stage = self._wanted()
-        if stage is not None:
-            self._begin(*stage)
-        self._build(_BUILD_STEP + _BUILD_RATE * n_new)
+        try:
+            stage = self._wanted()
+            if stage is not None:
+                self._begin(*stage)
+            self._build(_BUILD_STEP + _BUILD_RATE * n_new)
+        except StoreLockedError:
+            # What was to be written is written. Whoever has the lock, or the next write, goes on with this.
+            return
 
     def rebuild(self, settings: FdeSettings | None = None) -> None:
         """Fit the first stage to the index as it is now, and build all of it.

@@ -21,6 +21,7 @@ def _flip(path: Path, table: str, column: str, where: str, position: int = 3) ->
         assert connection.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (value,)).rowcount == 1
 
 
+PAGE = 4_096
 _RED = "content_id = (SELECT content_id FROM documents WHERE id = 'red')"
 
 
@@ -239,12 +240,12 @@ def test_a_page_of_rubbish_is_a_typed_error_or_a_problem(path: Path) -> None:
     with Index.open(path, model=WordEncoder()) as index:
         index.add(texts)
     content = path.read_bytes()
-    n_pages = len(content) // 8192
+    n_pages = len(content) // PAGE
     assert n_pages > 20
     sound: list[int] = []
     messages: list[str] = []
     for page in range(0, n_pages, 3):
-        path.write_bytes(content[: page * 8192 + 100] + b"\xa5" * 8000 + content[page * 8192 + 8100 :])
+        path.write_bytes(content[: page * PAGE + 100] + b"\xa5" * (PAGE - 196) + content[page * PAGE + PAGE - 96 :])
         try:
             with Index.open(path, model=WordEncoder(), create=False, read_only=True) as index:
                 problems = index.verify().problems

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -181,3 +184,22 @@ def test_an_index_without_a_model_gets_the_starter_and_finds_by_meaning(path: Pa
         assert index.stats().model == "starter"
     with Index.open(path, read_only=True) as index:
         assert index.search("where do I find the kettle?", k=1, n_candidates=2)[0].text.startswith("The kettle")
+
+
+def test_nothing_is_collected_about_the_device(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from edgecolbert import Index\n"
+        "with Index.open(sys.argv[1]) as index:\n"
+        "    index.add(['The kettle is red.'])\n"
+        "    index.search('kettle', exact=True)\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])\n"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_"))}
+    environment |= {"HOME": str(home), "USERPROFILE": str(home)}
+    arguments = [sys.executable, "-c", code, str(tmp_path / "index.db")]
+    ran = subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True)
+    assert ran.stdout.strip() == "1"
+    assert list(home.rglob("*")) == []

@@ -169,6 +169,17 @@ def test_muvera_equals_the_reference_loop(settings: MuveraSettings) -> None:
         np.testing.assert_allclose(query, _reference_fde(tokens, 6, settings, document=False), atol=1e-5)
 
 
+@pytest.mark.parametrize("inner", [None, 16])
+def test_muvera_of_a_long_document_equals_the_reference_loop(inner: int | None) -> None:
+    # So long that repetitions are encoded in parts and the products of a part one by one.
+    settings = MuveraSettings(num_repetitions=5, projection_dimension=inner)
+    tokens = _unit(_tokens(6, 1_100, 6) + 0.5)
+    encoding = Muvera(settings, 6)
+    for document, found in ((True, encoding.document_fde(tokens)), (False, encoding.query_fde(tokens))):
+        expected = _reference_fde(tokens, 6, settings, document=document)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

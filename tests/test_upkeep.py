@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -136,6 +137,29 @@ def test_a_build_that_was_interrupted_goes_on_with_the_next_write(
         with raw(path) as connection:
             assert connection.execute("SELECT state FROM first_stages").fetchall() == [("serving",)]
         _assert_finds_everything(index, range(0, 41, 5))
+
+
+def test_an_add_that_cannot_get_the_lock_again_for_the_first_stage_has_succeeded(path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+    with Index.open(path, model=WordEncoder(), timeout=0.1) as index:
+        index.add(_documents(0, 2))
+        wanted = upkeep.Upkeep._wanted
+
+        def locked(self: upkeep.Upkeep) -> object:
+            other.execute("BEGIN IMMEDIATE")
+            return wanted(self)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(upkeep.Upkeep, "_wanted", locked)
+            assert index.add(_documents(2, 40)).added == 38
+        other.execute("ROLLBACK")
+        other.close()
+        assert len(index) == 40
+        # The next writes catch up.
+        for n in range(40, 50):
+            index.add(_documents(n, n + 1))
+        _assert_finds_everything(index, range(0, 50, 7))
 
 
 def test_readers_see_a_whole_first_stage_while_it_is_made_again(path: Path, encoder: WordEncoder) -> None:

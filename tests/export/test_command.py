@@ -31,7 +31,14 @@ def test_command_exports_and_prints_a_table(tmp_path, capsys):
     assert "fp32 against reference" in printed.out
     assert "Comparing with the reference" in printed.err
     manifest = ModelManifest.read(out)
-    assert sorted(manifest.files) == ["fde_cells.npy", "fde_mean.npy", "goldens.npz", "model.onnx", "tokenizer.json"]
+    assert sorted(manifest.files) == [
+        "fde_cells.npy",
+        "fde_codebooks.npy",
+        "fde_mean.npy",
+        "goldens.npz",
+        "model.onnx",
+        "tokenizer.json",
+    ]
     card = (out / "README.md").read_text(encoding="utf-8")
     for part in ("cosine mean", "pylate 1.", "16 dimensions", "## Licence"):
         assert part in card

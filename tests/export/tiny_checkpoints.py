@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 
@@ -31,14 +32,18 @@ def wordpiece_tokenizer(
     vocab_size: int = 256, model_max_length: int = 512, prefixes: list[str] | None = None
 ) -> PreTrainedTokenizerFast:
     """A lower-casing WordPiece tokenizer, as BERT's."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    alphabet = list("abcdefghijklmnopqrstuvwxyz0123456789") + PUNCTUATION
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIALS, initial_alphabet=alphabet, limit_alphabet=len(alphabet)
+    # Not the library's trainer, which gives another vocabulary each time, and so another model of random weights.
+    splitter = pre_tokenizers.BertPreTokenizer()
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    words = Counter(
+        word for text in training_texts() for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
     )
-    tokenizer.train_from_iterator(training_texts(), trainer)
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
+    pieces = [*SPECIALS, *letters, *PUNCTUATION, *(f"##{letter}" for letter in letters)]
+    frequent = sorted((word for word in words if word.isascii() and len(word) > 1), key=lambda w: (-words[w], w))
+    vocabulary = {piece: number for number, piece in enumerate([*pieces, *frequent][:vocab_size])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     return _finished(tokenizer, model_max_length, ["input_ids", "token_type_ids", "attention_mask"], prefixes)
 
 
