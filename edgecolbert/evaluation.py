@@ -67,7 +67,7 @@ def evaluate(
         begin = time.perf_counter()
         exact = _exact(index, vectors, _DEPTH + max(more.values()), at_once)
         exact_ms = _ms_per_query(begin, collection)
-        # The first search reads all codes into memory; that belongs to opening, not to a query.
+        # The first search reads what belongs to no segment yet; that belongs to opening, not to a query.
         index.candidates(next(iter(vectors.values())), 1)
 
         begin = time.perf_counter()
