@@ -131,11 +131,13 @@ class _ListCache:
                 missing.append(list_id)
         if not missing:
             return
-        # A cell without entries has no list in the database; that is remembered, too.
-        self._lists.update(dict.fromkeys(missing))
+        # A cell without entries has no list in the database; that is remembered, too. Only once all are read: a damaged
+        # list must not be taken for one without entries by the next search.
+        found: dict[int, CellList | None] = dict.fromkeys(missing)
         for list_id, content in store.cell_lists(missing):
-            self._lists[list_id] = CellList.from_bytes(content, self._num_subspaces)
-            self._bytes += len(content)
+            found[list_id] = CellList.from_bytes(content, self._num_subspaces)
+        self._lists.update(found)
+        self._bytes += sum(_size(entries) for entries in found.values())
         needed = set(wanted)
         while self._bytes > _MOST_LIST_BYTES and next(iter(self._lists)) not in needed:
             self._drop(next(iter(self._lists)))
@@ -152,9 +154,12 @@ class _ListCache:
                 self._drop(list_id)
 
     def _drop(self, list_id: int) -> None:
-        entries = self._lists.pop(list_id)
-        if entries is not None:
-            self._bytes -= entries.passages.nbytes + entries.codes.nbytes
+        self._bytes -= _size(self._lists.pop(list_id))
+
+
+def _size(entries: CellList | None) -> int:
+    """Bytes of a list in memory."""
+    return 0 if entries is None else entries.passages.nbytes + entries.codes.nbytes
 
 
 class MuveraCandidates:
@@ -182,9 +187,10 @@ class MuveraCandidates:
         if allowed is not None:
             eligible = np.isin(contents, allowed)
             codes, contents = codes[eligible], contents[eligible]
+        code = self._stage.muvera_query(query)
 
         def nearest(count: int) -> IntArray:
-            matches = search(codes, self._stage.muvera_query(query), count, MetricKind.IP, exact=True)
+            matches = search(codes, code, count, MetricKind.IP, exact=True)
             return np.asarray(matches.keys, dtype=np.int64).ravel()
 
         return _shown_contents(store, nearest, contents, wanted)
