@@ -53,12 +53,12 @@ def read_collection(folder: str | Path, split: str = "test", max_queries: int | 
     # Some distributions keep the queries of other splits in files of their own.
     for path in (folder / "queries.jsonl", folder / f"queries_{split}.jsonl"):
         if path.name == "queries.jsonl" or path.exists():
-            texts |= {_string(data, "_id", where): _string(data, "text", where) for where, data in _lines(path)}
+            texts |= {_string(data, "_id", where): _string(data, "text", where) for where, data in json_lines(path)}
     wanted = [query for query in texts if any(grade > 0 for grade in judged.get(query, {}).values())][:max_queries]
     if not wanted:
         raise InputError(f"{folder}: no query of split {split!r} has a relevant document.")
     documents = []
-    for where, data in _lines(folder / "corpus.jsonl"):
+    for where, data in json_lines(folder / "corpus.jsonl"):
         title, text = data.get("title") or "", _string(data, "text", where)
         documents.append({"id": _string(data, "_id", where), "text": f"{title} {text}" if title else text})
     if not documents:
@@ -66,15 +66,32 @@ def read_collection(folder: str | Path, split: str = "test", max_queries: int | 
     return Collection(folder.resolve().name, documents, {q: texts[q] for q in wanted}, {q: judged[q] for q in wanted})
 
 
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a file of JSON objects, one a line.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Where each object is, for messages, and the object; empty lines are passed over.
+
+    Raises:
+        InputError: If the file is missing or is something else; the message names file and line.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     where = f"{path}, line {number}"
-                    data = json.loads(line)
+                    try:
+                        data = json.loads(line)
+                    except ValueError as error:
+                        raise InputError(
+                            f"{path} is not JSON Lines in UTF-8: {path.name}, line {number} is no JSON: {error}. Copy "
+                            "it again."
+                        ) from None
                     if not isinstance(data, dict):
-                        raise InputError(f"{where} is {type(data).__name__}, expected an object.")
+                        raise InputError(f"{where} is {type(data).__name__}, expected an object. Copy it again.")
                     yield where, data
     except FileNotFoundError:
         raise InputError(f"{path} does not exist. Name a folder in BEIR's layout.") from None
@@ -83,7 +100,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is not JSON Lines in UTF-8: {error}.") from None
+        raise InputError(f"{path} is not JSON Lines in UTF-8: {error}. Copy it again.") from None
 
 
 def _string(data: dict[str, Any], key: str, where: str) -> str:

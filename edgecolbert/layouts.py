@@ -13,7 +13,6 @@ is published. Source: the hub's datasets zeta-alpha-ai/NanoSciFact, xlangai/BRIG
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgecolbert.beir import Collection, read_collection
+from edgecolbert.beir import Collection, json_lines, read_collection
 from edgecolbert.errors import InputError, MissingExtraError
 
 Layout = Literal["beir", "nanobeir", "bright", "longembed"]
@@ -228,7 +227,7 @@ def _records(place: Place, part: str, columns: tuple[str, ...]) -> Iterator[dict
             f"{place.layout}'s layout needs. Copy the collection again."
         )
     for path in paths:
-        for record in _parquet(path) if path.suffix == ".parquet" else _json_lines(path):
+        for record in _parquet(path) if path.suffix == ".parquet" else (record for _, record in json_lines(path)):
             if missing := [column for column in columns if column not in record]:
                 raise InputError(
                     f"{path} has no column {missing[0]!r}, only {sorted(record)}; {place.layout}'s layout has "
@@ -252,22 +251,6 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is no Parquet file: {error}. Copy it again.") from error
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}, line {number} is no JSON: {error}. Copy it again.") from error
-            if not isinstance(record, dict):
-                raise InputError(
-                    f"{path}, line {number} is {type(record).__name__}, expected an object. Copy it again."
-                )
-            yield record
 
 
 def _plain(name: str) -> str:

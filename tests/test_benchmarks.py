@@ -197,6 +197,13 @@ def test_a_wrong_file_is_named(tmp_path: Path, path: str, content: str | None, m
         read(tmp_path / Path(path).parts[0])
 
 
+def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    write_nanobeir(tmp_path / "nano")
+    (tmp_path / "nano" / "queries" / "train.jsonl").write_bytes(b'{"_id": "q1", "text": "caf\xe9"}\n')
+    with pytest.raises(InputError, match=r"train\.jsonl is not JSON Lines in UTF-8: .*Copy it again"):
+        read(tmp_path / "nano")
+
+
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     write_nanobeir(tmp_path)
