@@ -6,8 +6,8 @@ nearest cells only, as PLAID and WARP do (Santhanam et al. 2022, Scheerer et al.
 finds there; a passage without an entry in any of them gets what the next cell's centre would give. The sum over query
 tokens approximates MaxSim. Entries of one cell lie together, so a search reads a small part of them.
 
-Compared with one dense vector a passage this needs a tenth of the bytes or less for the same recall, and it does not
-collapse on models whose token embeddings share a direction (docs/first-stage.md).
+Compared with the dense vectors it replaced this needs a twentieth of the bytes, and its recall at 100 is within .02 on
+five collections; fitted to tokens that share a direction, it does not collapse (docs/first-stage.md).
 """
 
 from __future__ import annotations

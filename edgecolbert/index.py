@@ -20,7 +20,7 @@ from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, Sto
 from edgecolbert.passages import FloatArray, PassageEncoder
 from edgecolbert.pinning import Model, ModelIdentity, check_pin, check_reference, find_pinned_model
 from edgecolbert.results import AddReport, Hit, IndexStats, VerifyReport
-from edgecolbert.search import Best, hits, ranked_documents, score_contents
+from edgecolbert.search import SHORT_QUERY, Best, hits, ranked_documents, score_contents
 from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.token_settings import TokenSettings
 from edgecolbert.tokenizer import check_text
@@ -35,7 +35,6 @@ Progress = Callable[[int, int | None], bool | None]
 # Width of the first stage where nobody names one and nothing was measured, for short queries and for longer ones. Their
 # recall of the exact top 10 is .97 and more on five test collections (docs/first-stage.md).
 SHORT_QUERY_CANDIDATES, LONG_QUERY_CANDIDATES = 200, 100
-_SHORT_QUERY = 16
 # Where the recall was measured (`Index.tune`), the width is the one with this recall.
 _DEFAULT_RECALL = 0.99
 
@@ -388,7 +387,8 @@ class Index:
             allowed = None if selected is None else np.fromiter(selected, dtype=np.int64, count=len(selected))
             n_texts = store.count_documents() if allowed is None else len(allowed)
             first_stage = None if exact else self._first_stage(encoding_id)
-            widths = [self._width(len(query), k, n_candidates, min_recall) for query in queries]
+            width_of = self._widths(encoding_id, k, n_candidates, min_recall)
+            widths = [width_of(len(query)) for query in queries]
             whole = [query for query, width in zip(queries, widths, strict=True) if not first_stage or n_texts <= width]
             # Queries that score everything read it together, and nothing is read where there are none.
             chosen = None if selected is None else list(selected)
@@ -587,23 +587,25 @@ class Index:
             self._checked_generation = self._store.generation
         return self._store.matching_documents(conditions)
 
-    def _width(self, n_query_tokens: int, k: int, n_candidates: int | None, min_recall: float | None) -> int:
-        """How many candidates the first stage is to find for a query."""
+    def _widths(
+        self, encoding_id: int, k: int, n_candidates: int | None, min_recall: float | None
+    ) -> Callable[[int], int]:
+        """How many candidates the first stage is to find for a query of so many tokens."""
         if n_candidates is not None:
-            return n_candidates
-        number = self._store.first_stage_number(self._pinned.encoding_id)
+            return lambda _: n_candidates
+        number = self._store.first_stage_number(encoding_id)
         measured = None if number is None else self._store.measured(number)
         if measured is not None:
             from edgecolbert.tuning import width_for
 
-            wanted = width_for(measured["recall"], n_query_tokens, min_recall or _DEFAULT_RECALL, self._store.path)
-            return max(wanted, 2 * k)
+            recall, path = measured["recall"], self._store.path
+            return lambda n: max(width_for(recall, n, min_recall or _DEFAULT_RECALL, path), 2 * k)
         if min_recall is not None and number is not None:
             raise InputError(
                 f"min_recall is {min_recall}, but the recall of {self._store.path} was not measured yet, or not since "
                 "its first stage was made again. Run `edgecolbert tune --db FILE`, or give n_candidates."
             )
-        return max(SHORT_QUERY_CANDIDATES if n_query_tokens < _SHORT_QUERY else LONG_QUERY_CANDIDATES, 2 * k)
+        return lambda n: max(SHORT_QUERY_CANDIDATES if n < SHORT_QUERY else LONG_QUERY_CANDIDATES, 2 * k)
 
     def _first_stage(self, encoding_id: int) -> Candidates | None:
         """The first stage that serves, or None before there is one."""

@@ -15,6 +15,9 @@ from edgecolbert.store import Store
 
 FloatArray = npt.NDArray[np.float32]
 
+# Queries of fewer tokens than this are short: each of their tokens counts for more, so they need more candidates.
+SHORT_QUERY = 16
+
 
 class Best(NamedTuple):
     """The best passage of one text for one query.

@@ -281,6 +281,12 @@ class Store:
         row = self._run(sql, encoding_id, state).fetchone()
         return None if row is None else int(row[0])
 
+    def fitted_on(self, encoding_id: int) -> int | None:
+        """How many passages there were when the first stage that serves was fitted, or None where none serves."""
+        sql = "SELECT fitted_on FROM first_stages WHERE encoding_id = ? AND state = 'serving'"
+        row = self._run(sql, encoding_id).fetchone()
+        return None if row is None else int(row[0])
+
     def add_first_stage(self, encoding_id: int, stage: FirstStage, fitted_on: int) -> int:
         """Record a first stage that is to be built, instead of one that was being built; it has no codes yet."""
         self._drop_first_stages(encoding_id, "building")

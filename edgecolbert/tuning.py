@@ -17,6 +17,7 @@ from edgecolbert.cell_lists import Segment, segment_scores
 from edgecolbert.errors import CancelledError, InputError, StoreFormatError
 from edgecolbert.fde import FdeSettings, FirstStage
 from edgecolbert.scoring import maxsim_blocks
+from edgecolbert.search import SHORT_QUERY
 from edgecolbert.store import Store, StoredFirstStage, StoredPassage
 from edgecolbert.upkeep import Upkeep
 
@@ -26,8 +27,6 @@ Progress = Callable[[int, int | None], bool | None]
 
 # Numbers of candidates at which recall is measured, and whose recall `min_recall` looks up.
 WIDTHS = (25, 50, 100, 200, 400, 800, 1_600)
-# Queries of fewer tokens than this are short: each of their tokens counts for more, so they need more candidates.
-SHORT_QUERY = 16
 _TOP = 10
 
 # Words of the two kinds of queries that are taken from the index's texts.

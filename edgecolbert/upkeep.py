@@ -126,13 +126,15 @@ class Upkeep:
             n_passages = self._store.count_passages(encoding_id)
             if n_passages < FIRST_STAGE_FROM or self._store.first_stage_number(encoding_id, "building") is not None:
                 return None
+            fitted_on = self._store.fitted_on(encoding_id)
+            if fitted_on is not None and (fitted_on >= _FITTED_ENOUGH or n_passages < _REFIT_GROWTH * fitted_on):
+                # Nearly every write ends here, so the cells are not read before.
+                return None
             serving = self._store.first_stage(encoding_id)
         if serving is None:
             shipped = self._shipped()
             if shipped is not None:
                 return shipped, _SHIPPED
-        elif serving.fitted_on >= _FITTED_ENOUGH or n_passages < _REFIT_GROWTH * serving.fitted_on:
-            return None
         start = None if serving is None else serving.stage
         return self._fitted(self._settings() if start is None else start.settings, start), n_passages
 
@@ -171,6 +173,10 @@ class Upkeep:
     def _build(self, most: int | None) -> None:
         """Give up to so many passages their codes of the first stage that is being built; None for all."""
         while most is None or most > 0:
+            with self._lock, self._store.snapshot():
+                # A change that changes nothing would cost every write a second commit.
+                if self._store.first_stage_number(self._pinned.encoding_id, "building") is None:
+                    return
             with self._lock, self._store.change():
                 building = self._store.first_stage(self._pinned.encoding_id, "building")
                 if building is None:

@@ -51,6 +51,14 @@ def test_a_document_can_be_found_as_soon_as_it_is_added(path: Path, encoder: Wor
             assert other.search(f"word{n}", k=1, n_candidates=2)[0].id == f"d{n}"
 
 
+def test_a_write_that_leaves_the_first_stage_alone_is_one_commit(path: Path, encoder: WordEncoder) -> None:
+    with Index.open(path, model=encoder) as index:
+        index.add(_documents(0, 150))
+        before = index._store.generation
+        index.add(_documents(150, 151))
+        assert index._store.generation == before + 1
+
+
 def test_deleted_documents_are_not_found_and_leave_the_segments_when_compacted(
     path: Path, encoder: WordEncoder
 ) -> None:
