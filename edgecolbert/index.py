@@ -22,7 +22,7 @@ from edgecolbert.pinning import Model, ModelIdentity, check_pin, check_reference
 from edgecolbert.results import AddReport, Hit, IndexStats, VerifyReport
 from edgecolbert.search import SHORT_QUERY, Best, hits, ranked_documents, score_contents
 from edgecolbert.store import PinnedEncoding, Store
-from edgecolbert.token_settings import TokenSettings
+from edgecolbert.token_settings import TokenSettings, asked_for
 from edgecolbert.tokenizer import check_text
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Index:
         read_only: bool = False,
         split_documents: bool | None = None,
         fde: FdeSettings | None = None,
-        tokens: TokenSettings | None = None,
+        tokens: TokenSettings | Mapping[str, int] | None = None,
         timeout: float = 10.0,
     ) -> Index:
         """Open a database file, or make one.
@@ -92,7 +92,8 @@ class Index:
                 for a new file), or False to let the model cut them off. Pinned in the file.
             fde: Settings of the first stage of a new file; the model's own by default. Pinned in the file.
             tokens: How a new file stores token embeddings: with how many bits, and whether pooled; all of them as
-                int8 by default. Pinned in the file.
+                int8 by default. Pinned in the file; `reencode` changes it. A mapping such as {"bits": 4} names only
+                some settings, and the others are the file's.
             timeout: Seconds to wait while another process writes.
 
         Returns:
@@ -110,8 +111,7 @@ class Index:
             raise InputError(f"path is {str(path)!r}, which holds a NUL; no file can be called that.")
         if fde is not None:
             _check_fde(fde)
-        if tokens is not None and not isinstance(tokens, TokenSettings):
-            raise InputTypeError(f"tokens is {type(tokens).__name__}, expected TokenSettings.")
+        asked_tokens = asked_for(tokens)
         identity = None if model is None else ModelIdentity.of(model)
         store = Store(os.fspath(path), create=create, read_only=read_only, timeout=timeout)
         try:
@@ -125,7 +125,7 @@ class Index:
             if pinned is None:
                 # A new file: only now is the starter model needed.
                 identity = identity or ModelIdentity.of(None)
-                pinned = _pin(store, identity, split_documents, fde, tokens)
+                pinned = _pin(store, identity, split_documents, fde, asked_tokens)
             if isinstance(model, str | Path):
                 # Named, not loaded: whether it puts its prompts before texts is the file's to say.
                 identity = ModelIdentity.of(model, use_prompts=bool(pinned.settings["prompts"]))
@@ -133,7 +133,7 @@ class Index:
                 check_pin(pinned, identity, store.path)
             else:
                 check_reference(pinned, store.path)
-            _check_settings(pinned, store.path, split_documents, fde, tokens)
+            _check_settings(pinned, store.path, split_documents, fde, asked_tokens)
         except BaseException:
             store.close()
             raise
@@ -476,6 +476,7 @@ class Index:
         n_queries: int = 50,
         compare: bool = True,
         rebuild: bool = False,
+        any_kind: bool = False,
         progress: Progress | None = None,
     ) -> TuneReport:
         """Measure the first stage against exact MaxSim, and choose its settings and its widths by the result.
@@ -489,6 +490,7 @@ class Index:
             compare: Try other settings on a part of the index, and make the first stage again where one is clearly
                 better.
             rebuild: Make the first stage again in any case, fitted to the index as it is now.
+            any_kind: Compare with the other kind of first stage, too, where the file was made with settings of one.
             progress: Called as `progress(done, None)` after each step; returning False stops.
 
         Returns:
@@ -519,7 +521,8 @@ class Index:
             tuner = Tuner(
                 store, lock, Upkeep(store, lock, self._pinned, model), encoding_id, self.encode_queries, progress
             )
-            return tuner.run(queries, n_queries, compare=compare, rebuild=rebuild)
+            keep_kind = self._pinned.settings["fde"] is not None and not any_kind
+            return tuner.run(queries, n_queries, compare=compare, rebuild=rebuild, keep_kind=keep_kind)
         finally:
             if not in_memory:
                 store.close()
@@ -627,15 +630,14 @@ def _pin(
     identity: ModelIdentity,
     split_documents: bool | None,
     fde: FdeSettings | None,
-    tokens: TokenSettings | None,
+    tokens: dict[str, int],
 ) -> PinnedEncoding:
     settings: dict[str, Any] = {
         "split_documents": split_documents is not False,
         "prompts": identity.use_prompts,
         "fde": None if fde is None else fde.to_json(),
     }
-    if tokens is not None and tokens != TokenSettings():
-        settings["tokens"] = tokens.to_json()
+    settings = TokenSettings(**tokens).pin(settings)
     wanted = PinnedEncoding(0, identity.name, identity.reference, identity.fingerprint, identity.dim, settings)
     with store.change():
         # Another process may have made and pinned the file a moment ago.
@@ -654,20 +656,25 @@ def _check_settings(
     path: str,
     split_documents: bool | None,
     fde: FdeSettings | None,
-    tokens: TokenSettings | None,
+    tokens: dict[str, int],
 ) -> None:
-    asked = {
+    # Also where nothing is asked for: a way of storing that is not known must not wait until something is read.
+    stored = TokenSettings.pinned(pinned.settings, path).to_json()
+    found = pinned.settings | {"tokens": stored}
+    asked: dict[str, Any] = {
         "split_documents": split_documents,
         "fde": None if fde is None else fde.to_json(),
-        "tokens": None if tokens is None else tokens.to_json(),
+        "tokens": stored | tokens,
     }
-    # Also where nothing is asked for: a way of storing that is not known must not wait until something is read.
-    found = pinned.settings | {"tokens": TokenSettings.pinned(pinned.settings, path).to_json()}
     for name, value in asked.items():
         if value is not None and value != found[name]:
+            remedy = "or make a new file"
+            if name == "tokens":
+                options = f"--token-bits {value['bits']} --pool-factor {value['pool_factor']}"
+                remedy = f"make a new file, or store its tokens so: edgecolbert reencode --db {path} {options}"
             raise StoreMismatchError(
-                f"{path} was made with {name} = {found[name]}, but {value} was asked for. Leave the setting "
-                "out, or make a new file."
+                f"{path} was made with {name} = {found[name]}, but {value} was asked for. Leave the setting out, "
+                f"{remedy}."
             )
 
 

@@ -1,14 +1,14 @@
-"""Making all vectors of a database again from the stored texts, with the same model or another.
+"""Making all vectors of a database again from the stored texts, with the same model or another, stored alike or not.
 
 The old vectors serve until every text is encoded; then one commit switches. An interrupted run is continued by the
-next one with the same model.
+next one with the same model and settings.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgecolbert.encoder import Encoder, TokenEncoder
@@ -17,7 +17,7 @@ from edgecolbert.ingest import Ingest
 from edgecolbert.passages import PassageEncoder
 from edgecolbert.pinning import Model, ModelIdentity
 from edgecolbert.store import PinnedEncoding, Store
-from edgecolbert.token_settings import TokenSettings
+from edgecolbert.token_settings import TokenSettings, asked_for
 
 Progress = Callable[[int, int | None], bool | None]
 
@@ -25,7 +25,12 @@ _STEP = 64
 
 
 def reencode(
-    path: str | os.PathLike[str], *, model: Model = None, progress: Progress | None = None, timeout: float = 10.0
+    path: str | os.PathLike[str],
+    *,
+    model: Model = None,
+    tokens: TokenSettings | Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+    timeout: float = 10.0,
 ) -> int:
     """Encode every text of a database again and pin the database to the model.
 
@@ -33,6 +38,8 @@ def reencode(
         path: The database file.
         model: A built-in name, a model folder, or an encoder; None for the model that the file is pinned to as it is
             found now, and the starter model where the file was made with a starter model of an earlier version.
+        tokens: How token embeddings are to be stored from now on; a mapping such as {"bits": 4} names only some
+            settings. What is not named stays as it is.
         progress: Called as `progress(done, total)` with numbers of texts; returning False stops.
         timeout: Seconds to wait while another process writes.
 
@@ -40,10 +47,11 @@ def reencode(
         How many texts were encoded by this call.
 
     Raises:
-        InputError: If `model` is None and the file was made with an encoder of the user's own.
+        InputError: If `model` is None and the file was made with an encoder of the user's own, or `tokens` is wrong.
         StoreFormatError: If the file is pinned to no model, so that it is no finished database.
         CancelledError: If `progress` returned False; the old vectors go on serving, and the next call continues.
     """
+    asked_tokens = asked_for(tokens)
     store = Store(os.fspath(path), create=False, timeout=timeout)
     try:
         with store.snapshot():
@@ -52,10 +60,10 @@ def reencode(
             raise StoreFormatError(f"{store.path} is pinned to no model: nothing was ever added to it.")
         encoder = _load(serving, model, store.path)
         identity = ModelIdentity.of(encoder)
-        building = _building(store, serving, identity)
+        stored = TokenSettings(**TokenSettings.pinned(serving.settings, store.path).to_json() | asked_tokens)
+        building = _building(store, serving, identity, stored)
         splits = bool(building.settings["split_documents"])
-        tokens = TokenSettings.pinned(building.settings, store.path)
-        passages = PassageEncoder(encoder, split=splits, dim=building.dim, tokens=tokens)
+        passages = PassageEncoder(encoder, split=splits, dim=building.dim, tokens=stored)
         ingest = Ingest(store, threading.RLock(), building, passages, encoder)
         return _encode_all(store, building, ingest, progress)
     finally:
@@ -73,14 +81,14 @@ def _load(serving: PinnedEncoding, model: Model, path: str) -> TokenEncoder:
     return Encoder.load(model) if isinstance(model, str | Path) else model
 
 
-def _building(store: Store, serving: PinnedEncoding, identity: ModelIdentity) -> PinnedEncoding:
-    """The unfinished encoding of an earlier run with this model, or a new one."""
-    settings = serving.settings | {"prompts": identity.use_prompts}
+def _building(store: Store, serving: PinnedEncoding, identity: ModelIdentity, tokens: TokenSettings) -> PinnedEncoding:
+    """The unfinished encoding of an earlier run with this model and these settings, or a new one."""
+    settings = tokens.pin(serving.settings | {"prompts": identity.use_prompts})
     with store.change():
         found = store.encoding("building")
-        if found is not None and found.fingerprint == identity.fingerprint:
+        if found is not None and (found.fingerprint, found.settings) == (identity.fingerprint, settings):
             return found
-        # Vectors of yet another model, begun and given up: they serve nobody.
+        # Vectors of yet another model, or stored in another way, begun and given up: they serve nobody.
         store.drop_encoding("building")
         wanted = PinnedEncoding(0, identity.name, identity.reference, identity.fingerprint, identity.dim, settings)
         return store.add_encoding(wanted, "building")

@@ -319,8 +319,28 @@ class Store:
         text = json.dumps(measured, sort_keys=True)
         self._run("UPDATE first_stages SET measured = ? WHERE first_stage_id = ?", text, first_stage_id)
 
+    def drift(self, first_stage_id: int) -> str | None:
+        """What `set_drift` recorded, or None."""
+        row = self._run("SELECT value FROM state WHERE key = ?", _drift_key(first_stage_id)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_drift(self, first_stage_id: int, drift: str) -> None:
+        """Record how well a first stage suits what came after it was fitted."""
+        # Not beside what was measured: every search reads that, and this changes with every write.
+        self._run("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", _drift_key(first_stage_id), drift)
+
     def promote_first_stage(self, encoding_id: int) -> None:
-        """Let the first stage that was being built serve; the old one goes with its codes."""
+        """Let the first stage that was being built serve; the old one goes with its codes.
+
+        What was measured of one with the same settings is kept: a search that relies on it must not begin to fail with
+        some later write.
+        """
+        self._run(
+            "UPDATE first_stages SET measured = (SELECT old.measured FROM first_stages AS old WHERE old.encoding_id = "
+            "first_stages.encoding_id AND old.state = 'serving' AND old.settings = first_stages.settings) "
+            "WHERE encoding_id = ? AND state = 'building'",
+            encoding_id,
+        )
         self._drop_first_stages(encoding_id, "serving")
         self._run("UPDATE first_stages SET state = 'serving' WHERE encoding_id = ? AND state = 'building'", encoding_id)
 
@@ -328,6 +348,7 @@ class Store:
         number = self.first_stage_number(encoding_id, state)
         if number is not None:
             self.drop_segments([segment.segment_id for segment in self.segments(number)])
+            self._run("DELETE FROM state WHERE key = ?", _drift_key(number))
             self._run("DELETE FROM first_stages WHERE first_stage_id = ?", number)
 
     # Codes: one by one at first, sealed into segments later
@@ -898,6 +919,10 @@ class Store:
                 "`edgecolbert verify --db FILE` to see what can still be read."
             )
         return row
+
+
+def _drift_key(first_stage_id: int) -> str:
+    return f"drift of first stage {first_stage_id}"
 
 
 def _grouped(rows: Iterable[tuple[int, str]]) -> dict[int, list[str]]:

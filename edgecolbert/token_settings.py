@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from edgecolbert.errors import InputError, InputTypeError, StoreFormatError
@@ -13,7 +13,7 @@ _BITS = (8, 4)
 
 @dataclass(frozen=True)
 class TokenSettings:
-    """How the token embeddings of an index are stored; pinned in its file when the file is made.
+    """How the token embeddings of an index are stored; pinned in its file until it is re-encoded with others.
 
     Attributes:
         bits: Bits of one component, 8 or 4.
@@ -43,6 +43,18 @@ class TokenSettings:
         """The same as a dictionary that JSON can hold."""
         return asdict(self)
 
+    def pin(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What an encoding's settings are with these.
+
+        Args:
+            settings: Its other settings; what they say of tokens is left aside.
+
+        Returns:
+            The settings to store; the default is not named, as in files that were made before there was a choice.
+        """
+        others = {name: value for name, value in settings.items() if name != "tokens"}
+        return others if self == TokenSettings() else others | {"tokens": self.to_json()}
+
     @classmethod
     def pinned(cls, settings: Mapping[str, Any], path: str) -> TokenSettings:
         """What a database says about its token embeddings.
@@ -65,3 +77,32 @@ class TokenSettings:
                 f"{path} stores token embeddings in a way that this version of edgecolbert does not know: {found!r} "
                 f"({error}). Upgrade edgecolbert to open it, or restore the file from a backup."
             ) from error
+
+
+def asked_for(tokens: TokenSettings | Mapping[str, int] | None) -> dict[str, int]:
+    """What a caller asks for by name.
+
+    Args:
+        tokens: All settings; or a mapping with some of them, which leaves the others to the file; or None for none.
+
+    Returns:
+        The settings that are named.
+
+    Raises:
+        InputTypeError: If it is something else, or a value is no whole number.
+        InputError: If a name is unknown or a value out of range.
+    """
+    if tokens is None:
+        return {}
+    if isinstance(tokens, TokenSettings):
+        return tokens.to_json()
+    if not isinstance(tokens, Mapping):
+        raise InputTypeError(
+            f"tokens is {type(tokens).__name__}, expected TokenSettings, or a mapping with some of its settings."
+        )
+    names = [field.name for field in fields(TokenSettings)]
+    unknown = [name for name in tokens if name not in names]
+    if unknown:
+        raise InputError(f"tokens has {unknown[0]!r}, expected only {' and '.join(names)}.")
+    TokenSettings(**tokens)
+    return dict(tokens)

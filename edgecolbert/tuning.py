@@ -29,8 +29,9 @@ Progress = Callable[[int, int | None], bool | None]
 WIDTHS = (25, 50, 100, 200, 400, 800, 1_600)
 _TOP = 10
 
-# Words of the two kinds of queries that are taken from the index's texts.
-_QUERY_WORDS = {"short": 3, "long": 14}
+# Words of the two kinds of queries that are taken from the index's texts. Long ones are long for any model, also one
+# that has a token for each word and puts nothing before them.
+_QUERY_WORDS = {"short": 3, "long": SHORT_QUERY}
 # Passages that the settings are compared on; the chosen first stage is then measured on all.
 _TRIAL_PASSAGES = 3_000
 _TRIAL_WIDTH = 100
@@ -69,6 +70,7 @@ class TuneReport:
         recall: For "short" and "long" queries the share of the exact top 10 among so many candidates, by that number,
             over the whole index.
         queries: How many queries were measured.
+        kept_kind: The kind of first stage that the file was made with, where the other kind was not tried for that.
     """
 
     trials: tuple[Trial, ...]
@@ -76,6 +78,7 @@ class TuneReport:
     rebuilt: bool
     recall: dict[str, dict[int, float]]
     queries: int
+    kept_kind: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The same as a dictionary that JSON can hold."""
@@ -111,7 +114,9 @@ class Tuner:
         self._progress = progress
         self._done = 0
 
-    def run(self, texts: Sequence[str] | None, n_queries: int, *, compare: bool, rebuild: bool) -> TuneReport:
+    def run(
+        self, texts: Sequence[str] | None, n_queries: int, *, compare: bool, rebuild: bool, keep_kind: bool
+    ) -> TuneReport:
         """As `Index.tune` promises."""
         if rebuild:
             self._upkeep.rebuild()
@@ -125,8 +130,10 @@ class Tuner:
             raise InputError(f"{self._store.path} has no documents, so there is nothing to measure.")
         trials: list[Trial] = []
         chosen = _AS_IT_IS
+        # What serves, not what was pinned: somebody may have let another kind be chosen before.
+        kept = serving.stage.settings.kind if compare and keep_kind else None
         if compare:
-            trials = self._trials(queries, serving)
+            trials = self._trials(queries, serving, _ways(serving.stage, kept))
             best = _best(trials)
             if best.name != chosen:
                 self._upkeep.rebuild(best.settings)
@@ -135,7 +142,7 @@ class Tuner:
         measured = {"recall": {kind: {str(n): value for n, value in row.items()} for kind, row in recall.items()}}
         with self._lock, self._store.change():
             self._store.set_measured(serving.number, measured)
-        return TuneReport(tuple(trials), chosen, rebuild, recall, sum(map(len, queries.values())))
+        return TuneReport(tuple(trials), chosen, rebuild, recall, sum(map(len, queries.values())), kept)
 
     def _tell(self) -> None:
         self._done += 1
@@ -158,24 +165,17 @@ class Tuner:
                 kinds["short" if len(vectors) < SHORT_QUERY else "long"].append(vectors)
         return {kind: vectors for kind, vectors in kinds.items() if vectors}
 
-    def _trials(self, queries: dict[str, list[FloatArray]], serving: StoredFirstStage) -> list[Trial]:
+    def _trials(
+        self,
+        queries: dict[str, list[FloatArray]],
+        serving: StoredFirstStage,
+        ways: dict[str, FdeSettings | None],
+    ) -> list[Trial]:
         with self._lock, self._store.snapshot():
-            numbers = self._store.passage_numbers(self._encoding_id)
-            chosen = numbers[:: max(1, len(numbers) // _TRIAL_PASSAGES)]
-            passages = list(self._store.passages_by_number(self._encoding_id, chosen))
+            numbers = _evenly_spaced(self._store.passage_numbers(self._encoding_id), _TRIAL_PASSAGES)
+            passages = list(self._store.passages_by_number(self._encoding_id, numbers))
         exact = {kind: _exact_top(vectors, passages, by_content=False) for kind, vectors in queries.items()}
         documents = [passage.tokens.to_float() for passage in passages]
-        settings = serving.stage.settings
-        cells = settings if settings.kind == "cells" else FdeSettings()
-        centred = serving.stage.mean is not None
-        ways: dict[str, FdeSettings | None] = {
-            _AS_IT_IS: None,
-            _FITTED_AGAIN: cells,
-            "not centred" if centred else "centred": replace(cells, centre=not centred),
-            "short codes": replace(cells, num_subspaces=4),
-            "long codes": replace(cells, num_subspaces=8, max_entries=128),
-            "MUVERA": replace(settings, kind="muvera"),
-        }
         trials = []
         for name, wanted in ways.items():
             stage = serving.stage
@@ -241,6 +241,31 @@ def _excerpts(texts: Sequence[str], n_words: int) -> list[str]:
             start = np.random.default_rng(number).integers(0, max(1, len(words) - n_words + 1))
             found.append(" ".join(words[start : start + n_words]))
     return found
+
+
+def _evenly_spaced(numbers: list[int], most: int) -> list[int]:
+    """At most so many of the numbers."""
+    if len(numbers) <= most:
+        return numbers
+    return [numbers[place * len(numbers) // most] for place in range(most)]
+
+
+def _ways(stage: FirstStage, kind: str | None) -> dict[str, FdeSettings | None]:
+    """The settings to compare, None for those that serve; of one kind only, where one is given."""
+    settings, centred = stage.settings, stage.mean is not None
+    cells = settings if settings.kind == "cells" else FdeSettings()
+    centring = "not centred" if centred else "centred"
+    of_cells = {
+        _FITTED_AGAIN: cells,
+        centring: replace(cells, centre=not centred),
+        "short codes": replace(cells, num_subspaces=4),
+        "long codes": replace(cells, num_subspaces=8, max_entries=128),
+    }
+    if kind == "cells":
+        return {_AS_IT_IS: None, **of_cells}
+    if kind == "muvera":
+        return {_AS_IT_IS: None, centring: replace(settings, centre=not centred)}
+    return {_AS_IT_IS: None, **of_cells, "MUVERA": replace(settings, kind="muvera")}
 
 
 def _best(trials: Sequence[Trial]) -> Trial:

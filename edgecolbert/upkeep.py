@@ -9,14 +9,19 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from edgecolbert.cell_lists import CellList, Segment, merged_list
+from edgecolbert.drift import Drift, error_of
 from edgecolbert.encoder import Encoder, TokenEncoder
 from edgecolbert.errors import ModelError, ModelWarning, StoreFormatError, StoreLockedError
 from edgecolbert.fde import FdeSettings, FirstStage
 from edgecolbert.store import PinnedEncoding, Store, StoredFirstStage, StoredPassage
+
+FloatArray = npt.NDArray[np.float32]
 
 # Below this many passages scoring all of them is as fast as two stages, and the cells would be most of the file.
 FIRST_STAGE_FROM = 512
@@ -27,6 +32,11 @@ _FITTED_ENOUGH = 8_192
 _SHIPPED = _FITTED_ENOUGH // _REFIT_GROWTH
 # Cells move little beyond this many tokens (docs/first-stage.md).
 _FIT_TOKENS = 200_000
+# One passage in so many is not fitted to where all could be, and most passages of which the cells' error is measured.
+_HELD_OUT = 8
+_CHECKED = 512
+# Of new passages one in so many: looking at each would make coding them a seventh slower.
+_LOOKED_AT = 4
 
 # Passages encoded in one transaction while a first stage is built, and how many of the old ones for each new one.
 _BUILD_STEP = 512
@@ -35,6 +45,14 @@ _BUILD_RATE = 4
 # Codes are sealed into a segment when there are this many, and segments of a level are merged when there are so many.
 _SEALED = 1_024
 _MERGED = 4
+
+
+class _Fit(NamedTuple):
+    """A first stage that is to be built, on how many passages it was fitted, and its error on some others."""
+
+    stage: FirstStage
+    fitted_on: int
+    drift: Drift | None
 
 
 class Upkeep:
@@ -77,9 +95,9 @@ class Upkeep:
             n_new: Passages that were written; the more, the larger the part.
         """
         try:
-            stage = self._wanted()
-            if stage is not None:
-                self._begin(*stage)
+            fit = self._wanted()
+            if fit is not None:
+                self._begin(fit)
             self._build(_BUILD_STEP + _BUILD_RATE * n_new)
         except StoreLockedError:
             # What was to be written is written. Whoever has the lock, or the next write, goes on with this.
@@ -102,7 +120,7 @@ class Upkeep:
             return
         start = self._shipped() if serving is None else serving.stage
         wanted = settings or (serving.stage.settings if serving is not None else self._settings())
-        self._begin(self._fitted(wanted, start), n_passages)
+        self._begin(self._fitted(wanted, start))
         self._build(None)
         with self._lock, self._store.change():
             self._store.drop_lists(self._store.lists_without_segment())
@@ -119,24 +137,34 @@ class Upkeep:
             if len(self._store.present_passages(members)) < len(members):
                 self._replace(stage, [segment.segment_id], segment.level)
 
-    def _wanted(self) -> tuple[FirstStage, int] | None:
-        """A newly fitted first stage and on how many passages, where it is time for one."""
+    def _wanted(self) -> _Fit | None:
+        """A newly fitted first stage, where it is time for one."""
         encoding_id = self._pinned.encoding_id
         with self._lock, self._store.snapshot():
             n_passages = self._store.count_passages(encoding_id)
             if n_passages < FIRST_STAGE_FROM or self._store.first_stage_number(encoding_id, "building") is not None:
                 return None
-            fitted_on = self._store.fitted_on(encoding_id)
-            if fitted_on is not None and (fitted_on >= _FITTED_ENOUGH or n_passages < _REFIT_GROWTH * fitted_on):
-                # Nearly every write ends here, so the cells are not read before.
+            # Nearly every write ends here, so the cells are not read before.
+            if not self._is_due(n_passages):
                 return None
             serving = self._store.first_stage(encoding_id)
+            numbers = self._store.passage_numbers(encoding_id)
         if serving is None:
             shipped = self._shipped()
             if shipped is not None:
-                return shipped, _SHIPPED
+                return _Fit(shipped, _SHIPPED, self._checked(shipped, numbers, numbers[-1]))
         start = None if serving is None else serving.stage
-        return self._fitted(self._settings() if start is None else start.settings, start), n_passages
+        return self._fitted(self._settings() if start is None else start.settings, start)
+
+    def _is_due(self, n_passages: int) -> bool:
+        """Whether no first stage serves, or one that was fitted to much less, or to something else."""
+        encoding_id = self._pinned.encoding_id
+        fitted_on = self._store.fitted_on(encoding_id)
+        if fitted_on is None or (fitted_on < _FITTED_ENOUGH and n_passages >= _REFIT_GROWTH * fitted_on):
+            return True
+        number = self._store.first_stage_number(encoding_id)
+        drift = None if number is None else Drift.from_json(self._store.drift(number))
+        return drift is not None and drift.is_clear(n_passages)
 
     def _settings(self) -> FdeSettings:
         wanted = self._pinned.settings["fde"]
@@ -152,23 +180,40 @@ class Upkeep:
             warnings.warn(f"{error} The index fits a first stage of its own instead.", ModelWarning, stacklevel=2)
             return None
 
-    def _fitted(self, settings: FdeSettings, start: FirstStage | None) -> FirstStage:
+    def _fitted(self, settings: FdeSettings, start: FirstStage | None) -> _Fit:
         encoding_id = self._pinned.encoding_id
         with self._lock, self._store.snapshot():
             totals = self._store.totals(encoding_id)
             numbers = self._store.passage_numbers(encoding_id)
             # Evenly spaced passages of all there are.
             spacing = max(1, round(totals["tokens"] / _FIT_TOKENS))
-            sample = self._store.passages_by_number(encoding_id, numbers[::spacing])
+            chosen, others = _split(numbers, spacing)
+            sample = self._store.passages_by_number(encoding_id, chosen)
             documents = [passage.tokens.to_float() for passage in sample]
         if not any(map(len, documents)):
             # Without a single token there is nothing to learn; one direction stands in until the next fit.
             documents = [np.eye(1, documents[0].shape[1], dtype=np.float32)]
-        return FirstStage.fit(settings, documents, start=start)
+        stage = FirstStage.fit(settings, documents, start=start)
+        return _Fit(stage, len(numbers), self._checked(stage, others, numbers[-1]))
 
-    def _begin(self, stage: FirstStage, fitted_on: int) -> None:
+    def _checked(self, stage: FirstStage, numbers: list[int], last: int) -> Drift | None:
+        """The error of cells on passages that they were not fitted to; None for MUVERA, and without any token."""
+        if stage.cells is None:
+            return None
+        with self._lock, self._store.snapshot():
+            chosen = numbers[:: -(-len(numbers) // _CHECKED) or 1]
+            passages = list(self._store.passages_by_number(self._pinned.encoding_id, chosen))
+        documents = [passage.tokens.to_float() for passage in passages]
+        n_tokens = sum(map(len, documents))
+        if not n_tokens:
+            return None
+        return Drift(error_of(stage, documents, stage.document_codes(documents)) / n_tokens, last)
+
+    def _begin(self, fit: _Fit) -> None:
         with self._lock, self._store.change():
-            self._store.add_first_stage(self._pinned.encoding_id, stage, fitted_on)
+            number = self._store.add_first_stage(self._pinned.encoding_id, fit.stage, fit.fitted_on)
+            if fit.drift is not None:
+                self._store.set_drift(number, fit.drift.to_json())
 
     def _build(self, most: int | None) -> None:
         """Give up to so many passages their codes of the first stage that is being built; None for all."""
@@ -192,11 +237,33 @@ class Upkeep:
                 most -= _BUILD_STEP
 
     def _add_codes(self, found: StoredFirstStage, passages: Sequence[StoredPassage]) -> None:
-        codes = found.stage.document_codes([passage.tokens.to_float() for passage in passages])
+        documents = [passage.tokens.to_float() for passage in passages]
+        codes = found.stage.document_codes(documents)
         for passage, code in zip(passages, codes, strict=True):
             self._store.add_code(passage.passage_id, passage.content_id, found.number, code)
         if found.stage.cells is not None:
+            self._note_new(found, passages, documents, codes)
             self._seal(found)
+
+    def _note_new(
+        self,
+        found: StoredFirstStage,
+        passages: Sequence[StoredPassage],
+        documents: Sequence[FloatArray],
+        codes: Sequence[bytes],
+    ) -> None:
+        """Add passages that came after the cells were fitted to what is known of their drift."""
+        # A file of an earlier version has no figures; they come with the next fit.
+        drift = Drift.from_json(self._store.drift(found.number))
+        if drift is None:
+            return
+        new = [row for row, passage in enumerate(passages) if passage.passage_id > drift.last]
+        looked_at = [row for row in new if passages[row].passage_id % _LOOKED_AT == 0]
+        if new:
+            drift = drift.with_new(
+                found.stage, len(new), [documents[row] for row in looked_at], [codes[row] for row in looked_at]
+            )
+            self._store.set_drift(found.number, drift.to_json())
 
     def _seal(self, found: StoredFirstStage) -> None:
         """Turn codes into segments while there are enough, and merge segments where there are enough of a level."""
@@ -253,6 +320,15 @@ class Upkeep:
             entries = merged_list(parts)
             if len(entries.passages):
                 yield cell, entries.to_bytes()
+
+
+def _split(numbers: list[int], spacing: int) -> tuple[list[int], list[int]]:
+    """Numbers of the passages to fit cells to, and of others to measure their error on."""
+    if spacing > 1:
+        return numbers[::spacing], numbers[spacing // 2 :: spacing]
+    others = numbers[_HELD_OUT - 1 :: _HELD_OUT]
+    held_out = set(others)
+    return [number for number in numbers if number not in held_out], others
 
 
 class _Reader:

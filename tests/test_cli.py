@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from word_encoder import WordEncoder
 
-from edgecolbert import Index, __version__
+from edgecolbert import FdeSettings, Index, __version__
 from edgecolbert.cli import COMMANDS, main
 
 TESTS = Path(__file__).parent
@@ -130,7 +130,9 @@ def test_how_tokens_are_stored_is_chosen_when_the_database_is_made(shell: Shell,
     assert found["token_storage"] == {"bits": 4, "pool_factor": 2}
     assert found["token_bytes"] == found["tokens"] * found["dim"] // 2 + 3 * (found["dim"] + 1)
     assert shell.json("index", notes, "--db", path)["unchanged"] == 3
-    assert "made with tokens = " in shell.fails(*words)
+    # What is not given is the database's.
+    assert shell.json(*words)["unchanged"] == 3
+    assert "made with tokens = " in shell.fails(*words, "--pool-factor", "3")
     assert "bits is 5, expected 8 or 4" in shell.fails("index", notes, "--db", path, "--token-bits", "5")
     assert "bits=4, pool_factor=2" in shell("info", "--db", path)
 
@@ -364,7 +366,12 @@ def test_verify_says_what_is_wrong_with_its_exit_code(shell: Shell, notes: Path,
     assert len(report["problems"]) == 1
     assert report["problems"][0]["ids"][0] in ("bins.txt", "kettle.md", "deep/über.md")
     assert "1 problems\n- Stored token embeddings are damaged" in shell("verify", "--db", path, code=1)
-    assert shell.json("reencode", "--db", path) == {"encoded": 3, "documents": 3, "model": "tiny"}
+    assert shell.json("reencode", "--db", path) == {
+        "encoded": 3,
+        "documents": 3,
+        "model": "tiny",
+        "token_storage": {"bits": 8, "pool_factor": 1},
+    }
     assert shell.json("verify", "--db", path)["problems"] == []
 
 
@@ -374,6 +381,49 @@ def test_reencode_gives_a_database_to_another_model(shell: Shell, notes: Path, p
         "reencode", "--db", path, "--model", "starter"
     )
     assert shell.json("search", "where is the kettle?", "--db", path)["hits"][0]["id"] == "kettle.md"
+
+
+def test_reencode_stores_tokens_in_another_way(shell: Shell, notes: Path, path: Path) -> None:
+    shell("index", notes, "--db", path, "--model", TINY, "--pool-factor", "2")
+    assert shell.json("reencode", "--db", path, "--token-bits", "4")["token_storage"] == {"bits": 4, "pool_factor": 2}
+    assert "pool_factor is 0" not in shell.fails("reencode", "--db", path, "--token-bits", "5")
+    assert shell.json("verify", "--db", path)["problems"] == []
+    assert shell.json("index", notes, "--db", path)["unchanged"] == 3
+
+
+@pytest.fixture
+def tuned(path: Path) -> Path:
+    """A database with a first stage."""
+    with Index.open(path, model=TINY) as index:
+        index.add([f"note {n} about {word}" for n, word in enumerate(["kettle", "bins", "boiler"] * 10)])
+    return path
+
+
+def test_tune_takes_queries_of_a_text_file_or_of_json_lines(shell: Shell, tuned: Path, tmp_path: Path) -> None:
+    lines, rows = tmp_path / "queries.txt", tmp_path / "queries.jsonl"
+    lines.write_text("where is the kettle?\n\nbins\n", encoding="utf-8")
+    rows.write_text('{"_id": "1", "text": "where is the kettle?"}\n{"text": "bins", "x": 2}\n', encoding="utf-8")
+    words = ("tune", "--db", tuned, "--no-compare", "--queries")
+    from_lines, from_rows = shell.json(*words, lines), shell.json(*words, rows)
+    assert from_lines == from_rows
+    assert (from_rows["queries"], from_rows["kept_kind"]) == (2, None)
+    assert "queries" in shell(*words, rows)
+    rows.write_text('{"_id": "1", "text": "a"}\n{"_id": "2"}\n', encoding="utf-8")
+    assert "queries.jsonl, line 2: text is None, expected a string" in shell.fails(*words, rows)
+    rows.write_text("no json\n", encoding="utf-8")
+    assert "queries.jsonl, line 1 is no JSON" in shell.fails(*words, rows)
+    for content in ("", '{"text": "  "}\n'):
+        rows.write_text(content, encoding="utf-8")
+        assert "queries.jsonl has no query" in shell.fails(*words, rows)
+    assert "none.jsonl cannot be read" in shell.fails(*words, tmp_path / "none.jsonl")
+
+
+def test_tune_says_that_it_keeps_the_kind_that_was_asked_for(shell: Shell, path: Path) -> None:
+    with Index.open(path, model=TINY, fde=FdeSettings(kind="muvera")) as index:
+        index.add([f"note {n}" for n in range(30)])
+    words = ("tune", "--db", path, "--n-queries", "3")
+    assert "kind 'muvera': the other was not tried (--any-kind tries it)" in shell(*words)
+    assert "not tried" not in shell(*words, "--any-kind")
 
 
 def test_doctor_finds_nothing_wrong_here(shell: Shell) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from raw_database import count_rows
 from word_encoder import SplittingEncoder, WordEncoder
 
-from edgecolbert import CancelledError, FdeSettings, Index, InputError, reencode
+from edgecolbert import CancelledError, FdeSettings, Index, InputError, TokenSettings, reencode
 from edgecolbert.errors import StoreFormatError, StoreMismatchError, StoreNotFoundError
 
 
@@ -178,3 +180,88 @@ def test_only_a_database_of_ours_can_be_reencoded(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("hello there, this is text")
     with pytest.raises(StoreFormatError, match="not an edgecolbert database"):
         reencode(tmp_path / "text.db", model=WordEncoder())
+
+
+# Other settings of token storage
+
+
+def _storage(path: Path, model: WordEncoder) -> dict[str, int]:
+    with Index.open(path, model=model, read_only=True) as index:
+        return index.stats().token_storage
+
+
+def test_tokens_are_stored_in_another_way_and_back(path: Path) -> None:
+    _fill(path)
+    model = WordEncoder("old")
+    with Index.open(path, model=model) as index:
+        before = index.stats()
+    # One setting at a time; the other stays as the file has it.
+    for named, stored in (
+        ({"bits": 4}, {"bits": 4, "pool_factor": 1}),
+        ({"pool_factor": 2}, {"bits": 4, "pool_factor": 2}),
+        (None, {"bits": 4, "pool_factor": 2}),
+        (TokenSettings(bits=8), {"bits": 8, "pool_factor": 1}),
+    ):
+        assert reencode(path, model=model, tokens=named) == 150
+        with Index.open(path, model=model) as index:
+            assert index.stats().token_storage == stored
+            assert index.verify().problems == ()
+            assert index.search("common word77", k=1)[0].id == "d077"
+            assert index.search("common word77", k=1, n_candidates=10)[0].metadata == {"n": 77}
+            if stored["bits"] == 4:
+                assert index.stats().token_bytes == 150 * (2 * 12 + 24 + 1)
+    with Index.open(path, model=model) as index:
+        assert (index.stats().token_bytes, index.stats().tokens) == (before.token_bytes, before.tokens)
+
+
+def test_an_interrupted_run_is_continued_with_the_same_settings_only(path: Path) -> None:
+    _fill(path)
+    model = WordEncoder("old")
+
+    def stop(done: int, total: int | None) -> bool:
+        return done < 64
+
+    with pytest.raises(CancelledError):
+        reencode(path, model=model, tokens={"bits": 4}, progress=stop)
+    # The old vectors serve, as they were stored.
+    assert _storage(path, model) == {"bits": 8, "pool_factor": 1}
+    assert reencode(path, model=model, tokens={"bits": 4}) == 150 - 64
+    assert _storage(path, model) == {"bits": 4, "pool_factor": 1}
+    with pytest.raises(CancelledError):
+        reencode(path, model=model, tokens={"pool_factor": 2}, progress=stop)
+    assert reencode(path, model=model, tokens={"pool_factor": 3}) == 150
+    assert _storage(path, model) == {"bits": 4, "pool_factor": 3}
+    with Index.open(path, model=model) as index:
+        assert index.verify().problems == ()
+    assert [count_rows(path, table) for table in ("encodings", "passages")] == [1, 150]
+
+
+def test_a_process_killed_while_tokens_are_stored_in_another_way_loses_nothing(path: Path) -> None:
+    _fill(path, 300)
+    child = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from edgecolbert import reencode
+from word_encoder import WordEncoder
+def tell(done, total):
+    print(done, flush=True)
+    if done >= 128:
+        sys.stdin.read()
+reencode({str(path)!r}, model=WordEncoder("old"), tokens={{"bits": 4, "pool_factor": 2}}, progress=tell)
+"""
+    process = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while process.stdout.readline() != "128\n":
+        pass
+    process.kill()
+    process.communicate()
+    model = WordEncoder("old")
+    with Index.open(path, model=model) as index:
+        assert index.stats().token_storage == {"bits": 8, "pool_factor": 1}
+        assert index.search("word200", k=1)[0].id == "d200"
+        assert index.verify().problems == ()
+    assert reencode(path, model=model, tokens=TokenSettings(bits=4, pool_factor=2)) == 300 - 128
+    with Index.open(path, model=model) as index:
+        assert index.stats().token_storage == {"bits": 4, "pool_factor": 2}
+        assert index.verify().problems == ()
+        assert len(index.search("common", k=300, exact=True)) == 300

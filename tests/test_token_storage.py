@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -260,9 +261,22 @@ def test_other_settings_than_the_files_are_refused_by_name(path: Path) -> None:
     with Index.open(path, model=WordEncoder(), tokens=TokenSettings(bits=4)) as index:
         assert len(index) == 0
     with pytest.raises(
-        StoreMismatchError, match=r"made with tokens = \{'bits': 4, 'pool_factor': 1\}, but .*'bits': 8"
+        StoreMismatchError,
+        match=r"made with tokens = \{'bits': 4, 'pool_factor': 1\}, but .*'bits': 8.* reencode --db .*index\.db "
+        r"--token-bits 8 --pool-factor 1\.",
     ):
         Index.open(path, model=WordEncoder(), tokens=TokenSettings())
+
+
+def test_a_setting_that_is_not_named_is_the_files(path: Path) -> None:
+    with Index.open(path, model=WordEncoder(), tokens={"pool_factor": 2}) as index:
+        assert index.stats().token_storage == {"bits": 8, "pool_factor": 2}
+    for named in ({}, {"pool_factor": 2}, {"bits": 8}, {"bits": 8, "pool_factor": 2}):
+        with Index.open(path, model=WordEncoder(), tokens=named) as index:
+            assert index.stats().token_storage == {"bits": 8, "pool_factor": 2}
+    for named in ({"bits": 4}, {"bits": 8, "pool_factor": 1}):
+        with pytest.raises(StoreMismatchError, match=r"made with tokens = \{'bits': 8, 'pool_factor': 2\}, but "):
+            Index.open(path, model=WordEncoder(), tokens=named)
 
 
 def test_a_file_that_says_nothing_about_tokens_stores_all_of_them_as_int8(path: Path) -> None:
@@ -305,7 +319,20 @@ def test_settings_that_make_no_sense_are_refused(
         TokenSettings(**settings)
 
 
-def test_something_else_than_settings_is_refused_before_a_file_is_made(path: Path) -> None:
-    with pytest.raises(InputTypeError, match="tokens is int, expected TokenSettings"):
-        Index.open(path, model=WordEncoder(), tokens=4)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("tokens", "error", "message"),
+    [
+        (4, InputTypeError, "tokens is int, expected TokenSettings"),
+        ({"bit": 4}, InputError, "tokens has 'bit', expected only bits and pool_factor"),
+        ({"bits": 5}, InputError, "bits is 5, expected 8 or 4"),
+        ({"pool_factor": None}, InputTypeError, "pool_factor is None, expected a whole number"),
+    ],
+)
+def test_something_else_than_settings_is_refused_before_a_file_is_made(
+    path: Path, tokens: Any, error: type[InputError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Index.open(path, model=WordEncoder(), tokens=tokens)
     assert not path.exists()
+    with pytest.raises(error, match=message):
+        reencode(path, model=WordEncoder(), tokens=tokens)

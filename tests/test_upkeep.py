@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import random
 import sqlite3
 import threading
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from raw_database import count_rows, raw
 from word_encoder import WordEncoder
 
-from edgecolbert import Index, InputError, upkeep
+from edgecolbert import FdeSettings, Index, InputError, upkeep
 from edgecolbert.errors import CancelledError, StoreReadOnlyError
+from edgecolbert.muvera import MuveraSettings
+from edgecolbert.results import Hit
+from edgecolbert.tuning import WIDTHS, _evenly_spaced, width_for
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -249,6 +254,90 @@ def test_tuning_measures_every_width_and_kind_of_query_and_search_uses_it(path: 
         assert index.search("word1", min_recall=0.5)
         again = index.tune(["word1 word2", "word7"], compare=False)
         assert (again.trials, again.queries, again.chosen) == ((), 2, "as it is")
+
+
+def _words(seed: int, n: int) -> list[str]:
+    """Words of which some are frequent and most are rare, as in a language."""
+    generator = random.Random(seed)
+    return [f"w{int(1200 ** generator.random())}" for _ in range(n)]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_recall_that_is_asked_for_is_met_on_queries_that_were_not_measured(
+    path: Path, encoder: WordEncoder, given: bool
+) -> None:
+    # So coarse that it needs many candidates.
+    with Index.open(path, model=encoder, fde=FdeSettings(num_cells=24, num_subspaces=1)) as index:
+        index.add([{"id": f"d{n}", "text": " ".join(_words(n, 40))} for n in range(300)])
+        queries = [" ".join(_words(seed, 3 + seed % 2 * 14)) for seed in range(10_000, 10_100)]
+        report = index.tune(queries if given else None, compare=False)
+        assert set(report.recall) == {"short", "long"}
+        for kind, n_words in (("short", 3), ("long", 17)):
+            held_out = [" ".join(_words(seed, n_words)) for seed in range(20_000, 20_040)]
+            exact = [{hit.id for hit in hits} for hits in index.search_many(held_out, k=10, exact=True)]
+            curve = report.recall[kind]
+            # It must not be so easy that any number of candidates would do.
+            assert curve[25] < 0.8
+            for wanted in (0.8, 0.95):
+                found = index.search_many(held_out, k=10, min_recall=wanted)
+                # What fifty measured and forty other queries can differ by.
+                assert _recall(exact, found) >= wanted - 0.04
+            if given:
+                # Nor is the curve so modest that it would be of no use.
+                found = index.search_many(held_out, k=10, n_candidates=50)
+                assert _recall(exact, found) == pytest.approx(curve[50], abs=0.08)
+
+
+def _recall(exact: list[set[str]], found: list[list[Hit]]) -> float:
+    return fmean(len(top & {hit.id for hit in hits}) / len(top) for top, hits in zip(exact, found, strict=True))
+
+
+def test_more_recall_takes_no_fewer_candidates() -> None:
+    curves = {"short": {"25": 0.5, "50": 0.8, "100": 0.9}, "long": {"25": 0.9, "50": 0.99, "100": 1.0}}
+
+    def width(n_tokens: int, wanted: float) -> int:
+        return width_for(curves, n_tokens, wanted, "index.db")
+
+    assert [width(3, wanted) for wanted in (0.1, 0.5, 0.51, 0.8, 0.9)] == [25, 25, 50, 50, 100]
+    assert [width(30, wanted) for wanted in (0.9, 0.91, 1.0)] == [25, 50, 100]
+    # More than was ever measured takes the most that is measured anywhere.
+    assert width(3, 0.95) == WIDTHS[-1]
+    # Queries of one kind were measured only: it stands for the other.
+    assert width_for({"short": curves["short"]}, 30, 0.8, "index.db") == 50
+
+
+def test_tuning_keeps_the_kind_of_first_stage_that_the_file_was_made_with(path: Path, encoder: WordEncoder) -> None:
+    # So coarse that cells would be chosen at once.
+    muvera = FdeSettings(kind="muvera", muvera=MuveraSettings(num_repetitions=1, num_simhash_projections=1))
+    with Index.open(path, model=encoder, fde=muvera) as index:
+        index.add([{"id": f"d{n}", "text": " ".join(_words(n, 12))} for n in range(250)])
+        for rebuild in (False, True):
+            report = index.tune(n_queries=5, rebuild=rebuild)
+            assert report.kept_kind == "muvera"
+            assert {trial.settings.kind for trial in report.trials} == {"muvera"}
+            first_stage = index.stats().first_stage
+            assert first_stage is not None
+            assert first_stage["kind"] == "muvera"
+        report = index.tune(n_queries=5, any_kind=True)
+        assert report.kept_kind is None
+        assert report.rebuilt
+        first_stage = index.stats().first_stage
+        assert first_stage is not None
+        assert first_stage["kind"] == "cells"
+    # A file without such a wish has all compared; one with cells has no MUVERA.
+    with Index.open(path.with_name("cells.db"), model=encoder, fde=FdeSettings(num_cells=24)) as index:
+        index.add([" ".join(_words(n, 20)) for n in range(50)])
+        report = index.tune(n_queries=3)
+        assert (report.kept_kind, {trial.settings.kind for trial in report.trials}) == ("cells", {"cells"})
+
+
+def test_settings_are_compared_on_so_many_passages_at_most() -> None:
+    assert _evenly_spaced([1, 2, 3], 3) == [1, 2, 3]
+    for n in (3_001, 5_999, 6_000, 100_000):
+        chosen = _evenly_spaced(list(range(n)), 3_000)
+        assert len(set(chosen)) == 3_000
+        assert chosen[0] == 0
+        assert n - chosen[-1] <= -(-n // 3_000)
 
 
 def test_wrong_arguments_of_tuning_are_named(path: Path, encoder: WordEncoder) -> None:

@@ -6,12 +6,20 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from edgecolbert.commands.output import add_database, add_json, add_model, positive, print_json, progress_bar
+from edgecolbert.commands.output import (
+    add_database,
+    add_json,
+    add_model,
+    add_token_storage,
+    positive,
+    print_json,
+    progress_bar,
+    token_storage,
+)
 
 if TYPE_CHECKING:
     from edgecolbert.index import Index
     from edgecolbert.sources import Reading
-    from edgecolbert.token_settings import TokenSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,15 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=positive, default=256, metavar="N", help="documents shown at a time (default: 256)"
     )
-    parser.add_argument(
-        "--token-bits", type=positive, metavar="B", help="bits of a component in a new database, 8 or 4 (default: 8)"
-    )
-    parser.add_argument(
-        "--pool-factor",
-        type=positive,
-        metavar="N",
-        help="store one token embedding for N tokens in a new database (default: 1)",
-    )
+    add_token_storage(parser, "in a new database", ("8", "1"))
     add_json(parser)
 
 
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     reading = Reading()
     totals = {"added": 0, "updated": 0, "unchanged": 0, "encoded": 0, "removed": 0}
     with (
-        Index.open(options.db, model=options.model, tokens=_tokens(options)) as index,
+        Index.open(options.db, model=options.model, tokens=token_storage(options)) as index,
         progress_bar("documents") as update,
     ):
         done = 0
@@ -78,15 +78,6 @@ def run(options: argparse.Namespace) -> int:
             + f"; {n_documents} documents in {options.db}"
         )
     return 0
-
-
-def _tokens(options: argparse.Namespace) -> TokenSettings | None:
-    """How tokens are to be stored, or None where nothing is said about it."""
-    if options.token_bits is None and options.pool_factor is None:
-        return None
-    from edgecolbert.token_settings import TokenSettings
-
-    return TokenSettings(bits=options.token_bits or 8, pool_factor=options.pool_factor or 1)
 
 
 def _prune(index: Index, root: str, present: list[str], reading: Reading) -> int:

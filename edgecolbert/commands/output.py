@@ -25,6 +25,25 @@ def add_model(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def add_token_storage(parser: argparse.ArgumentParser, where: str, default: tuple[str, str]) -> None:
+    """Add --token-bits and --pool-factor, saying of which database and what holds without them."""
+    parser.add_argument(
+        "--token-bits", type=positive, metavar="B", help=f"bits of a component {where}, 8 or 4 (default: {default[0]})"
+    )
+    parser.add_argument(
+        "--pool-factor",
+        type=positive,
+        metavar="N",
+        help=f"store one token embedding for N tokens {where} (default: {default[1]})",
+    )
+
+
+def token_storage(options: argparse.Namespace) -> dict[str, int] | None:
+    """Those settings of token storage that were given, or None."""
+    given = {"bits": options.token_bits, "pool_factor": options.pool_factor}
+    return {name: value for name, value in given.items() if value is not None} or None
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")

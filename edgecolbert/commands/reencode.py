@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 
-from edgecolbert.commands.output import add_database, add_json, add_model, print_json, progress_bar
+from edgecolbert.commands.output import (
+    add_database,
+    add_json,
+    add_model,
+    add_token_storage,
+    print_json,
+    progress_bar,
+    token_storage,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command's options."""
     add_database(parser)
     add_model(parser, "the one the database was made with, as it is found now")
+    add_token_storage(parser, "from now on", ("as the database has it", "as the database has it"))
     add_json(parser)
 
 
@@ -20,11 +29,18 @@ def run(options: argparse.Namespace) -> int:
     from edgecolbert.reencoding import reencode
 
     with progress_bar("texts") as update:
-        n_encoded = reencode(options.db, model=options.model, progress=update)
+        n_encoded = reencode(options.db, model=options.model, tokens=token_storage(options), progress=update)
     with Index.open(options.db, create=False, read_only=True) as index:
         stats = index.stats()
     if options.json:
-        print_json({"encoded": n_encoded, "documents": stats.documents, "model": stats.model})
+        print_json(
+            {
+                "encoded": n_encoded,
+                "documents": stats.documents,
+                "model": stats.model,
+                "token_storage": stats.token_storage,
+            }
+        )
     else:
         print(f"{n_encoded} texts encoded; {stats.documents} documents are now served by {stats.model!r}")
     return 0
