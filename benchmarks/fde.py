@@ -18,7 +18,7 @@ from exact import exact_top
 from measuring import Timings, recall, target
 from peers import absent_peers, peer_version
 
-from edgecolbert.cell_lists import Segment, segment_scores
+from edgecolbert.cell_lists import Segment, passage_scores
 from edgecolbert.fde import FdeSettings, FirstStage
 from edgecolbert.metrics import ndcg
 from edgecolbert.muvera import MuveraSettings
@@ -131,7 +131,7 @@ def _scorer(stage: FirstStage, codes: list[bytes]) -> Callable[[], Score]:
         if stage.cells is not None:
             encoding = stage.lists
             segment = Segment(encoding.decode(codes), len(encoding.cells))
-            return lambda query: segment_scores(len(codes), encoding.plan(stage.prepared(query)), segment.list_of)
+            return lambda query: passage_scores(len(codes), encoding.plan(stage.prepared(query)), [segment.list_of])
         matrix = np.frombuffer(b"".join(codes), dtype=np.int8).reshape(len(codes), -1).astype(np.float32)
         return lambda query: matrix @ stage.muvera_query(query).astype(np.float32)
 

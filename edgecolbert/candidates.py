@@ -6,26 +6,32 @@ by numbers that are never used twice, so it cannot be stale.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecolbert.cell_lists import CellList, Segment, segment_scores
+from edgecolbert.cell_lists import CellList, Segment, joined_list, passage_scores
 from edgecolbert.errors import StoreFormatError
+from edgecolbert.largest import largest
 from edgecolbert.store import LISTS_OF_A_SEGMENT, Store, StoredFirstStage
 
 if TYPE_CHECKING:
-    from edgecolbert.fde import FirstStage
+    from edgecolbert.cell_lists import CellListEncoding
 
 FloatArray = npt.NDArray[np.float32]
 Int8Array = npt.NDArray[np.int8]
 IntArray = npt.NDArray[np.int64]
 
 # Entries kept in memory between searches; what is not there is read again.
-_MOST_LIST_BYTES = 32_000_000
+_MOST_LIST_BYTES = 48_000_000
+# What is left of a use of a list after each further search. With 200,000 documents and the queries of two collections,
+# keeping the lists that were used most reads a fifth fewer of them again than keeping those that were used last.
+_FADING = 0.98
+_LARGEST_USE = 1e9
 
 
 class Candidates(Protocol):
@@ -70,27 +76,19 @@ class ListCandidates:
         self._encoding_id = found.encoding_id
         self._encoding = found.stage.lists
         self._prepared = found.stage.prepared
-        self._lists = _ListCache(found.stage)
         self._generation = -1
         self._segments: dict[int, IntArray] = {}
-        self._tail: Segment | None = None
-        self._tail_contents: IntArray = np.empty(0, dtype=np.int64)
+        self._lists = _ListCache(self._encoding, {})
+        self._tail: list[Callable[[int], CellList | None]] = []
+        self._contents: IntArray = np.empty(0, dtype=np.int64)
 
     def nearest_contents(self, store: Store, query: FloatArray, wanted: int, allowed: IntArray | None) -> list[int]:
         """As `Candidates` says."""
         self._refresh(store)
         plan = self._encoding.plan(self._prepared(query))
-        cells = np.unique(plan.cells).tolist()
-        self._lists.load(store, list(self._segments), cells)
-        scores = [
-            segment_scores(len(contents), plan, self._lists.of_segment(segment_id))
-            for segment_id, contents in self._segments.items()
-        ]
-        if self._tail is not None:
-            scores.append(segment_scores(len(self._tail_contents), plan, self._tail.list_of))
-        contents = [*self._segments.values(), self._tail_contents]
-        everything = np.concatenate(scores) if scores else np.empty(0, dtype=np.float32)
-        return best_contents(store, everything, np.concatenate(contents), wanted, allowed)
+        sealed = self._lists.load(store, np.unique(plan.cells).tolist())
+        scores = passage_scores(len(self._contents), plan, [sealed.__getitem__, *self._tail])
+        return best_contents(store, scores, self._contents, wanted, allowed)
 
     def _refresh(self, store: Store) -> None:
         generation = store.generation
@@ -100,66 +98,79 @@ class ListCandidates:
         n_codes = store.count_codes(self._number) + sum(segment.n_passages for segment in segments)
         check_complete(store, self._encoding_id, n_codes)
         present = [segment.segment_id for segment in segments]
-        known = self._segments
-        self._segments = {
-            number: known[number] if number in known else store.segment_members(number)[1] for number in present
-        }
-        self._lists.forget(set(known) - set(present))
+        if present != list(self._segments):
+            known = self._segments
+            self._segments = {
+                number: known[number] if number in known else store.segment_members(number)[1] for number in present
+            }
+            starts = accumulate(map(len, self._segments.values()), initial=0)
+            # A new segment comes once in a thousand passages, so the lists are then read again, not mended.
+            self._lists = _ListCache(self._encoding, dict(zip(self._segments, starts, strict=False)))
         codes = list(store.codes(self._number))
-        self._tail_contents = np.array([code.content_id for code in codes], dtype=np.int64)
         entries = self._encoding.decode(code.code for code in codes)
-        self._tail = Segment(entries, len(self._encoding.cells)) if codes else None
+        n_sealed = sum(map(len, self._segments.values()))
+        # Lists of the tail are cut out when first wanted, and kept until the next change.
+        self._tail = [cache(Segment(entries, len(self._encoding.cells), n_sealed).list_of)] if codes else []
+        tail_contents = np.array([code.content_id for code in codes], dtype=np.int64)
+        self._contents = np.concatenate([*self._segments.values(), tail_contents])
         self._generation = generation
 
 
 class _ListCache:
-    """Lists of segments, those that were used last."""
+    """The lists of cells over some segments, joined; those that were used most of late.
 
-    def __init__(self, stage: FirstStage) -> None:
-        self._num_subspaces = stage.lists.num_subspaces
-        self._lists: OrderedDict[int, CellList | None] = OrderedDict()
-        self._bytes = 0
+    Args:
+        encoding: The encoding, whose cells they are.
+        segments: For each segment the row of its first passage, in the order of the segments.
+    """
 
-    def load(self, store: Store, segment_ids: list[int], cells: list[int]) -> None:
-        """Have the lists of some cells of some segments at hand, reading what is missing in one go."""
-        wanted = [segment_id * LISTS_OF_A_SEGMENT + cell for segment_id in segment_ids for cell in cells]
-        missing = []
-        for list_id in wanted:
-            if list_id in self._lists:
-                self._lists.move_to_end(list_id)
-            else:
-                missing.append(list_id)
-        if not missing:
-            return
+    def __init__(self, encoding: CellListEncoding, segments: dict[int, int]) -> None:
+        self._num_subspaces = encoding.num_subspaces
+        self._segments = segments
+        self._lists: dict[int, CellList | None] = {}
+        self._bytes = np.zeros(len(encoding.cells), dtype=np.int64)
+        self._uses = np.zeros(len(encoding.cells), dtype=np.float64)
+        # What one use counts now. It grows instead of earlier ones shrinking to numbers that processors are slow with.
+        self._use = 1.0
+
+    def load(self, store: Store, cells: list[int]) -> dict[int, CellList | None]:
+        """The lists of some cells, None where a cell has no entries; what is missing is read in one go."""
+        missing = [cell for cell in cells if cell not in self._lists]
+        if missing:
+            self._read(store, missing)
+        self._use /= _FADING
+        if self._use > _LARGEST_USE:
+            self._uses /= self._use
+            self._use = 1.0
+        self._uses[cells] += self._use
+        wanted = {cell: self._lists[cell] for cell in cells}
+        if missing:
+            self._make_room()
+        return wanted
+
+    def _read(self, store: Store, cells: list[int]) -> None:
+        parts: dict[int, list[tuple[int, bytes]]] = {cell: [] for cell in cells}
+        numbers = [segment_id * LISTS_OF_A_SEGMENT + cell for segment_id in self._segments for cell in cells]
+        for list_id, content in store.cell_lists(numbers):
+            segment_id, cell = divmod(list_id, LISTS_OF_A_SEGMENT)
+            parts[cell].append((self._segments[segment_id], content))
         # A cell without entries has no list in the database; that is remembered, too. Only once all are read: a damaged
         # list must not be taken for one without entries by the next search.
-        found: dict[int, CellList | None] = dict.fromkeys(missing)
-        for list_id, content in store.cell_lists(missing):
-            found[list_id] = CellList.from_bytes(content, self._num_subspaces)
-        self._lists.update(found)
-        self._bytes += sum(_size(entries) for entries in found.values())
-        needed = set(wanted)
-        while self._bytes > _MOST_LIST_BYTES and next(iter(self._lists)) not in needed:
-            self._drop(next(iter(self._lists)))
+        for cell, found in parts.items():
+            entries = joined_list(found, self._num_subspaces) if found else None
+            self._lists[cell] = entries
+            self._bytes[cell] = 0 if entries is None else entries.passages.nbytes + entries.codes.nbytes
 
-    def of_segment(self, segment_id: int) -> Callable[[int], CellList | None]:
-        """What gives the loaded list of a cell."""
-        first = segment_id * LISTS_OF_A_SEGMENT
-        return lambda cell: self._lists[first + cell]
-
-    def forget(self, segment_ids: set[int]) -> None:
-        """Drop the lists of segments that are gone."""
-        if segment_ids:
-            for list_id in [number for number in self._lists if number // LISTS_OF_A_SEGMENT in segment_ids]:
-                self._drop(list_id)
-
-    def _drop(self, list_id: int) -> None:
-        self._bytes -= _size(self._lists.pop(list_id))
-
-
-def _size(entries: CellList | None) -> int:
-    """Bytes of a list in memory."""
-    return 0 if entries is None else entries.passages.nbytes + entries.codes.nbytes
+    def _make_room(self) -> None:
+        """Drop the lists that were used least."""
+        excess = int(self._bytes.sum()) - _MOST_LIST_BYTES
+        if excess > 0:
+            held = np.flatnonzero(self._bytes)
+            held = held[np.argsort(self._uses[held], kind="stable")]
+            n_dropped = int(np.searchsorted(np.cumsum(self._bytes[held]), excess)) + 1
+            for cell in held[:n_dropped].tolist():
+                del self._lists[cell]
+                self._bytes[cell] = 0
 
 
 class MuveraCandidates:
@@ -252,9 +263,8 @@ def best_contents(
         scores, contents = scores[eligible], contents[eligible]
 
     def nearest(count: int) -> IntArray:
-        rows = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(len(scores))
-        ordered: IntArray = rows[np.lexsort((rows, -scores[rows]))]
-        return ordered
+        found: IntArray = largest(scores[None], count)[0]
+        return found
 
     return _shown_contents(store, nearest, contents, wanted)
 

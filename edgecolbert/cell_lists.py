@@ -23,12 +23,14 @@ import numpy.typing as npt
 
 from edgecolbert.cells import Cells, add_groups, unit_rows
 from edgecolbert.errors import InputError
+from edgecolbert.largest import largest
 from edgecolbert.linalg import product
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 ByteArray = npt.NDArray[np.uint8]
 ShortArray = npt.NDArray[np.uint16]
+RowArray = npt.NDArray[np.int32]
 
 # Values of one subspace code.
 CODEWORDS = 256
@@ -60,11 +62,11 @@ class CellList(NamedTuple):
     """The entries of one cell.
 
     Attributes:
-        passages: uint16 [n], numbers of passages within their segment.
+        passages: Numbers of passages: uint16 [n] within their segment, int32 [n] where segments are joined.
         codes: uint8 [num_subspaces, n].
     """
 
-    passages: ShortArray
+    passages: ShortArray | RowArray
     codes: ByteArray
 
     def to_bytes(self) -> bytes:
@@ -171,18 +173,18 @@ class CellListEncoding:
         Returns:
             The plan.
         """
-        nearness = product(tokens, self.cells.T)
+        # Cells times tokens, not the other way round: a slice for one thread is then many cells high, and each cell is
+        # read once.
+        nearness = np.ascontiguousarray(product(self.cells, np.ascontiguousarray(tokens.T)).T)
         wanted = min(max(_LISTS_OF_A_QUERY // max(1, len(tokens)), _FEWEST_PROBES), _MOST_PROBES)
         n_probes = min(wanted, len(self.cells))
         # One cell more than is looked into: its centre stands for all that is farther away.
         width = min(n_probes + 1, len(self.cells))
-        nearest = np.argpartition(-nearness, width - 1, axis=1)[:, :width]
+        nearest = largest(nearness, width)
         scores = np.take_along_axis(nearness, nearest, axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")
-        nearest, scores = np.take_along_axis(nearest, order, axis=1), np.take_along_axis(scores, order, axis=1)
         tables = np.empty((len(tokens), self.num_subspaces, CODEWORDS), dtype=np.float32)
         for subspace, (start, end) in enumerate(self._subspaces):
-            tables[:, subspace] = product(tokens[:, start:end], np.ascontiguousarray(self.codebooks[:, start:end].T))
+            tables[:, subspace] = product(tokens[:, start:end], self._codewords[subspace])
         # Where every cell is looked into, only a passage without tokens has no entry, and it gets the least there is.
         floors = scores[:, -1] if width > n_probes else np.full(len(tokens), -1, dtype=np.float32)
         return QueryPlan(nearest[:, :n_probes], scores[:, :n_probes], floors, tables)
@@ -192,7 +194,7 @@ class CellListEncoding:
         residuals = means - self.cells[cells]
         codes = np.empty((len(cells), self.num_subspaces), dtype=np.uint8)
         for subspace, (start, end) in enumerate(self._subspaces):
-            codewords = np.ascontiguousarray(self.codebooks[:, start:end].T)
+            codewords = self._codewords[subspace]
             # Nearest codeword: largest inner product less half its squared length.
             nearness = product(np.ascontiguousarray(residuals[:, start:end]), codewords)
             codes[:, subspace] = (nearness - 0.5 * np.square(codewords).sum(axis=0)).argmax(axis=1)
@@ -205,6 +207,11 @@ class CellListEncoding:
     @cached_property
     def _partition(self) -> Cells:
         return Cells(self.cells)
+
+    @cached_property
+    def _codewords(self) -> list[FloatArray]:
+        """Codewords of each subspace, float32 [width, 256]."""
+        return [np.ascontiguousarray(self.codebooks[:, start:end].T) for start, end in self._subspaces]
 
     @property
     def _subspaces(self) -> list[tuple[int, int]]:
@@ -299,13 +306,15 @@ class Segment:
     Args:
         entries: The entries, with passages counted from 0.
         num_cells: How many cells there are.
+        first: Where passages do not count from 0 but from here, beside segments that are joined.
     """
 
     MOST_PASSAGES = 65_536
 
-    def __init__(self, entries: Entries, num_cells: int) -> None:
+    def __init__(self, entries: Entries, num_cells: int, first: int | None = None) -> None:
         order = np.argsort(entries.cells, kind="stable")
-        self._passages = entries.passages[order].astype(np.uint16)
+        passages = entries.passages[order]
+        self._passages = passages.astype(np.uint16) if first is None else (passages + first).astype(np.int32)
         self._codes = np.ascontiguousarray(entries.codes[order].T)
         self._bounds = np.searchsorted(entries.cells[order], np.arange(num_cells + 1)).tolist()
 
@@ -341,13 +350,35 @@ def merged_list(parts: Iterable[tuple[CellList, npt.NDArray[np.int64]]]) -> Cell
     return CellList(np.concatenate(passages).astype(np.uint16), np.concatenate(codes, axis=1))
 
 
-def segment_scores(n_passages: int, plan: QueryPlan, list_of: Callable[[int], CellList | None]) -> FloatArray:
-    """Score the passages of one segment.
+def joined_list(parts: Sequence[tuple[int, bytes]], num_subspaces: int) -> CellList:
+    """One cell's entries of several segments as one list, for a search.
 
     Args:
-        n_passages: How many it has.
+        parts: For each segment what is added to the numbers of its passages, and what `CellList.to_bytes` gave.
+        num_subspaces: Bytes of one product code.
+
+    Returns:
+        The entries of one part after the other; the list owns its memory.
+    """
+    lengths = [len(content) // (2 + num_subspaces) for _, content in parts]
+    numbers = b"".join([content[: 2 * n] for (_, content), n in zip(parts, lengths, strict=True)])
+    passages = np.frombuffer(numbers, dtype="<u2").astype(np.int32)
+    passages += np.repeat(np.array([first for first, _ in parts], dtype=np.int32), lengths)
+    codes = np.empty((num_subspaces, len(passages)), dtype=np.uint8)
+    start = 0
+    for (_, content), n in zip(parts, lengths, strict=True):
+        codes[:, start : start + n] = np.frombuffer(content, dtype=np.uint8, offset=2 * n).reshape(num_subspaces, n)
+        start += n
+    return CellList(passages, codes)
+
+
+def passage_scores(n_passages: int, plan: QueryPlan, sources: Sequence[Callable[[int], CellList | None]]) -> FloatArray:
+    """Score passages by their entries.
+
+    Args:
+        n_passages: How many there are.
         plan: The query.
-        list_of: Gives the segment's entries of a cell, or None.
+        sources: Each gives a cell's entries of some of the passages, or None where there are none.
 
     Returns:
         float32 [n_passages]: for each the sum over query tokens of the best entry found, or of the floor.
@@ -355,7 +386,12 @@ def segment_scores(n_passages: int, plan: QueryPlan, list_of: Callable[[int], Ce
     total = np.full(n_passages, plan.floors.sum(dtype=np.float64), dtype=np.float32)
     gain = np.empty(n_passages, dtype=np.float32)
     for cells, scores, floor, tables in zip(plan.cells.tolist(), plan.scores, plan.floors, plan.tables, strict=True):
-        found = [(entries, score) for cell, score in zip(cells, scores, strict=True) if (entries := list_of(cell))]
+        found = [
+            (entries, score)
+            for cell, score in zip(cells, scores, strict=True)
+            for list_of in sources
+            if (entries := list_of(cell)) is not None
+        ]
         if not found:
             continue
         passages = np.concatenate([entries.passages for entries, _ in found])

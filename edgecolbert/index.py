@@ -65,6 +65,7 @@ class Index:
         self._closed = False
         self._in_snapshot = False
         self._checked_generation = -1
+        self._counted = (-1, 0)
 
     @classmethod
     def open(
@@ -385,7 +386,7 @@ class Index:
             encoding_id = self._serving_id()
             selected = None if filter is None else self._selected(filter)
             allowed = None if selected is None else np.fromiter(selected, dtype=np.int64, count=len(selected))
-            n_texts = store.count_documents() if allowed is None else len(allowed)
+            n_texts = self._count_documents() if allowed is None else len(allowed)
             first_stage = None if exact else self._first_stage(encoding_id)
             width_of = self._widths(encoding_id, k, n_candidates, min_recall)
             widths = [width_of(len(query)) for query in queries]
@@ -581,6 +582,13 @@ class Index:
                 f"{self._pinned.model_name!r}. Open it again."
             )
         return serving.encoding_id
+
+    def _count_documents(self) -> int:
+        """How many documents there are; SQLite counts them one by one, so only once between two changes."""
+        generation = self._store.generation
+        if self._counted[0] != generation:
+            self._counted = (generation, self._store.count_documents())
+        return self._counted[1]
 
     def _selected(self, conditions: Mapping[str, Any]) -> dict[int, list[str]]:
         """The documents that a filter selects, from records that were checked since the file last changed."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.candidates import candidates_of
-from edgecolbert.cell_lists import Segment, segment_scores
+from edgecolbert.cell_lists import Segment, passage_scores
 from edgecolbert.errors import CancelledError, InputError, StoreFormatError
 from edgecolbert.fde import FdeSettings, FirstStage
 from edgecolbert.scoring import maxsim_blocks
@@ -315,7 +315,7 @@ def _cell_scores(stage: FirstStage, codes: list[bytes]) -> Callable[[FloatArray]
     encoding = stage.lists
     # A segment holds 65,536 passages at most, and a trial far fewer.
     segment = Segment(encoding.decode(codes), len(encoding.cells))
-    return lambda query: segment_scores(len(codes), encoding.plan(stage.prepared(query)), segment.list_of)
+    return lambda query: passage_scores(len(codes), encoding.plan(stage.prepared(query)), [segment.list_of])
 
 
 def _exact_top(queries: Sequence[FloatArray], passages: Any, *, by_content: bool) -> list[list[int]]:

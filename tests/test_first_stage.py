@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecolbert import FdeSettings, FirstStage, InputError, MuveraSettings
-from edgecolbert.cell_lists import CellList, Segment, merged_list, segment_scores, subspaces
+from edgecolbert.cell_lists import CellList, Segment, joined_list, merged_list, passage_scores, subspaces
 from edgecolbert.cells import Cells, fit_cells
+from edgecolbert.largest import largest
 from edgecolbert.muvera import Muvera
 from edgecolbert.random_matrix import gaussian, signed_buckets
 
@@ -308,7 +309,7 @@ def test_a_long_code_keeps_the_entries_of_the_rarest_cells() -> None:
 
 
 @given(seed=st.integers(0, 1_000), n_query=st.integers(0, 40))
-def test_segment_scores_are_those_of_a_loop(seed: int, n_query: int) -> None:
+def test_passage_scores_are_those_of_a_loop(seed: int, n_query: int) -> None:
     documents, query = _documents(seed, 15), _tokens(seed + 1, n_query)
     encoding = _STAGE.lists
     codes = encoding.encode(documents)
@@ -326,7 +327,7 @@ def test_segment_scores_are_those_of_a_loop(seed: int, n_query: int) -> None:
                         value += float(token[start:end] @ encoding.codebooks[word, start:end])
                     best = max(best, value)
             expected[number] += best
-    np.testing.assert_allclose(segment_scores(len(documents), plan, segment.list_of), expected, atol=1e-4)
+    np.testing.assert_allclose(passage_scores(len(documents), plan, [segment.list_of]), expected, atol=1e-4)
 
 
 _STAGE = FirstStage.fit(FdeSettings(num_cells=40), _documents(7, 60))
@@ -355,6 +356,45 @@ def test_lists_survive_bytes_and_merging() -> None:
         else:
             assert merged is not None
             assert merged.to_bytes() == expected.to_bytes()
+
+
+def test_segments_that_are_joined_score_as_one() -> None:
+    encoding = _STAGE.lists
+    parts = [_documents(seed, 15) for seed in (10, 11, 12)]
+    together = [document for part in parts for document in part]
+    first, second = (Segment(encoding.decode(encoding.encode(part)), 40) for part in parts[:2])
+    joined = {
+        cell: joined_list(
+            [
+                (start, found.to_bytes())
+                for start, part in ((0, first), (15, second))
+                if (found := part.list_of(cell)) is not None
+            ],
+            6,
+        )
+        for cell in range(40)
+    }
+    tail = Segment(encoding.decode(encoding.encode(parts[2])), 40, first=30)
+    whole = Segment(encoding.decode(encoding.encode(together)), 40)
+    plan = encoding.plan(_tokens(13, 20))
+    np.testing.assert_array_equal(
+        passage_scores(45, plan, [joined.__getitem__, tail.list_of]), passage_scores(45, plan, [whole.list_of])
+    )
+
+
+@given(
+    seed=st.integers(0, 1_000),
+    n_rows=st.integers(0, 4),
+    n_columns=st.integers(1, 400),
+    count=st.integers(0, 400),
+    n_different=st.sampled_from([1, 5, 10_000]),
+)
+def test_the_largest_values_are_those_of_a_stable_sort(
+    seed: int, n_rows: int, n_columns: int, count: int, n_different: int
+) -> None:
+    values = np.random.default_rng(seed).integers(0, n_different, (n_rows, n_columns)).astype(np.float32)
+    count = min(count, n_columns)
+    np.testing.assert_array_equal(largest(values, count), np.argsort(-values, axis=1, kind="stable")[:, :count])
 
 
 def test_a_first_stage_survives_packing() -> None:
@@ -454,7 +494,7 @@ def _recall(documents: list[FloatArray], queries: list[FloatArray]) -> float:
     found = 0
     for query in queries:
         exact = np.argsort([-float((query @ tokens.T).max(axis=1).sum()) for tokens in documents])[:10]
-        scores = segment_scores(len(documents), stage.lists.plan(stage.prepared(query)), segment.list_of)
+        scores = passage_scores(len(documents), stage.lists.plan(stage.prepared(query)), [segment.list_of])
         candidates = np.argsort(-scores, kind="stable")[:100]
         found += len(set(exact.tolist()) & set(candidates.tolist()))
     return found / (10 * len(queries))

@@ -13,7 +13,7 @@ import pytest
 from raw_database import count_rows, raw
 from word_encoder import WordEncoder
 
-from edgecolbert import FdeSettings, Index, InputError, upkeep
+from edgecolbert import FdeSettings, Index, InputError, candidates, upkeep
 from edgecolbert.errors import CancelledError, StoreReadOnlyError
 from edgecolbert.muvera import MuveraSettings
 from edgecolbert.results import Hit
@@ -54,6 +54,28 @@ def test_a_document_can_be_found_as_soon_as_it_is_added(path: Path, encoder: Wor
         for n in range(20, 60):
             index.add(_documents(n, n + 1))
             assert other.search(f"word{n}", k=1, n_candidates=2)[0].id == f"d{n}"
+
+
+def test_lists_that_do_not_fit_in_memory_are_read_again(
+    path: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = encoder.encode_queries([f"word{n} shared{n % 7}" for n in range(40)])
+    with Index.open(path, model=encoder) as index:
+        index.add(_documents(0, 150))
+        expected = [index.candidates(query, 20) for query in queries]
+        assert index._candidates is not None
+        in_memory = index._candidates[1]._lists  # type: ignore[attr-defined]
+        assert in_memory._bytes.sum() > 1_000
+    monkeypatch.setattr(candidates, "_MOST_LIST_BYTES", 500)
+    with Index.open(path, model=encoder) as index:
+        for _ in range(2):
+            for query, found in zip(queries, expected, strict=True):
+                assert index.candidates(query, 20) == found
+                assert index._candidates is not None
+                in_memory = index._candidates[1]._lists  # type: ignore[attr-defined]
+                held = [entries for entries in in_memory._lists.values() if entries is not None]
+                size = sum(entries.passages.nbytes + entries.codes.nbytes for entries in held)
+                assert size == in_memory._bytes.sum() <= 500
 
 
 def test_a_write_that_leaves_the_first_stage_alone_is_one_commit(path: Path, encoder: WordEncoder) -> None:
