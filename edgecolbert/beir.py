@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from edgecolbert import limits
 from edgecolbert.errors import InputError
+from edgecolbert.untrusted import read_json
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,12 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         InputError: If the file is missing or is something else; the message names file and line.
     """
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+        with path.open("rb") as file:
+            for number, line in enumerate(bounded_lines(file, path), start=1):
                 if line.strip():
                     where = f"{path}, line {number}"
                     try:
-                        data = json.loads(line)
+                        data = read_json(line)
                     except ValueError as error:
                         raise InputError(
                             f"{path} is not JSON Lines in UTF-8: {path.name}, line {number} is no JSON: {error}. Copy "
@@ -103,6 +104,30 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise InputError(f"{path} is not JSON Lines in UTF-8: {error}. Copy it again.") from None
 
 
+def bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Lines of a file, none of them longer than a record may be.
+
+    Args:
+        file: The open file.
+        path: Its name, for messages.
+
+    Yields:
+        The lines.
+
+    Raises:
+        InputError: If a line is longer.
+    """
+    number = 0
+    while line := file.readline(limits.RECORD_BYTES + 1):
+        number += 1
+        if len(line) > limits.RECORD_BYTES:
+            raise InputError(
+                f"{path}, line {number} has more than {limits.RECORD_BYTES} bytes (edgecolbert.limits.RECORD_BYTES). "
+                "Copy it again."
+            )
+        yield line
+
+
 def _string(data: dict[str, Any], key: str, where: str) -> str:
     value = data.get(key)
     if not isinstance(value, str):
@@ -111,13 +136,14 @@ def _string(data: dict[str, Any], key: str, where: str) -> str:
 
 
 def _qrels(path: Path) -> dict[str, dict[str, int]]:
+    judged: dict[str, dict[str, int]] = {}
     try:
-        rows = path.read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as file:
+            rows = [line.decode("utf-8").rstrip("\r\n") for line in bounded_lines(file, path)]
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} does not exist. Name a folder in BEIR's layout, and a split that it has.") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error}.") from None
-    judged: dict[str, dict[str, int]] = {}
     for number, row in enumerate(rows[1:], start=2):
         if not row.strip():
             continue

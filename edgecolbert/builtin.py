@@ -24,13 +24,14 @@ def builtin_models() -> dict[str, Path]:
     return found
 
 
-def resolve_model_folder(name_or_folder: str | Path | None = None) -> Path:
+def resolve_model_folder(name_or_folder: str | Path | None = None, *, download: bool = True) -> Path:
     """The folder of a model.
 
     Args:
         name_or_folder: A built-in name, a folder, or None for the starter model. A string that is a built-in name
             means that model; write "./starter" for a folder of the same name. Any other string of the form OWNER/NAME
             or OWNER/NAME@REVISION that is no folder is a repository of the Hugging Face hub (`edgecolbert.hub`).
+        download: Fetch a model of the hub that its cache does not have.
 
     Returns:
         The folder. Whether it holds a usable model is for `ModelManifest.read` to say.
@@ -58,24 +59,25 @@ def resolve_model_folder(name_or_folder: str | Path | None = None) -> Path:
 
         name = HubName.parse(name_or_folder)
         if name is not None:
-            return find_model(name)
+            return find_model(name, download=download)
     raise ModelNotFoundError(
         f"No model {str(name_or_folder)!r}: it is neither a built-in name ({', '.join(sorted(models)) or 'none'}) "
         f"nor a folder, nor OWNER/NAME on the Hugging Face hub. {_remedy(str(name_or_folder))}, and name OUT here."
     )
 
 
-def read_model(name_or_folder: str | Path | None = None, *, warn: bool = True) -> ModelManifest:
+def read_model(name_or_folder: str | Path | None = None, *, warn: bool = True, download: bool = True) -> ModelManifest:
     """The manifest of a model, ours or another exporter's.
 
     Args:
         name_or_folder: As in `resolve_model_folder`.
         warn: Say with a `ModelWarning` what another exporter's folder leaves out or says wrongly.
+        download: As in `resolve_model_folder`.
 
     Returns:
         The manifest.
     """
-    folder = resolve_model_folder(name_or_folder)
+    folder = resolve_model_folder(name_or_folder, download=download)
     if not (folder / MANIFEST_NAME).exists():
         from edgecolbert.foreign import is_foreign, read_foreign  # few folders need it
 

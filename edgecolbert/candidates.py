@@ -84,6 +84,10 @@ class ListCandidates:
 
     def nearest_contents(self, store: Store, query: FloatArray, wanted: int, allowed: IntArray | None) -> list[int]:
         """As `Candidates` says."""
+        with store.decoding_first_stage():
+            return self._nearest_contents(store, query, wanted, allowed)
+
+    def _nearest_contents(self, store: Store, query: FloatArray, wanted: int, allowed: IntArray | None) -> list[int]:
         self._refresh(store)
         plan = self._encoding.plan(self._prepared(query))
         sealed = self._lists.load(store, np.unique(plan.cells).tolist())

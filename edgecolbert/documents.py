@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgecolbert import limits
 from edgecolbert.errors import InputError, InputTypeError
 from edgecolbert.tokenizer import check_text
+from edgecolbert.untrusted import shown
 
 _KEYS = ("id", "text", "metadata")
 
@@ -72,7 +74,8 @@ def read_record(item: object, place: int | str) -> Record:
 
     Raises:
         InputTypeError: If the item or one of its parts has the wrong type.
-        InputError: If it has an unknown key, no text, an empty id, a lone surrogate, or metadata that is not JSON.
+        InputError: If it has an unknown key, no text, an empty id, a lone surrogate, metadata that is not JSON, or more
+            of anything than `edgecolbert.limits` allows.
     """
     where = place if isinstance(place, str) else f"documents[{place}]"
     if isinstance(item, str):
@@ -81,16 +84,41 @@ def read_record(item: object, place: int | str) -> Record:
         raise InputTypeError(f"{where} is {type(item).__name__}, expected a string or a mapping with id and text.")
     unknown = [key for key in item if key not in _KEYS]
     if unknown:
-        raise InputError(f"{where} has unknown keys {unknown}, expected {list(_KEYS)}. Put other values into metadata.")
+        raise InputError(
+            f"{where} has unknown keys {shown(unknown)}, expected {list(_KEYS)}. Put other values into metadata."
+        )
     if "text" not in item:
         raise InputError(f"{where} has no text.")
     text = check_text(item["text"], f"{where}: text")
+    check_size(text, limits.RECORD_BYTES, f"{where}: text", "RECORD_BYTES")
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
     identifier = item.get("id")
     if identifier is None:
         identifier = digest
     check_id(identifier, where)
+    # Here and not in `check_id`: what is stored already must be found and deleted whatever the limit is now.
+    check_size(identifier, limits.ID_BYTES, f"{where}: id", "ID_BYTES")
     return Record(identifier, text, _metadata_json(item.get("metadata"), where), digest)
+
+
+def check_size(text: str, most: int, what: str, limit: str) -> None:
+    """Refuse a text that is too long.
+
+    Args:
+        text: Valid Unicode.
+        most: Most bytes of it in UTF-8.
+        what: How to name it in the error.
+        limit: The name of the limit in `edgecolbert.limits`.
+
+    Raises:
+        InputError: If it has more.
+    """
+    # Four bytes a character at most, so that short texts, nearly all, are not encoded to be measured.
+    if 4 * len(text) > most and (size := len(text.encode("utf-8"))) > most:
+        raise InputError(
+            f"{what} has {size} bytes, expected at most {most}. Cut it into several, or raise the limit "
+            f"edgecolbert.limits.{limit}."
+        )
 
 
 def check_id(identifier: object, where: str) -> str:
@@ -109,7 +137,7 @@ def check_id(identifier: object, where: str) -> str:
     """
     if not isinstance(identifier, str):
         raise InputTypeError(
-            f"{where}: id is {identifier!r} ({type(identifier).__name__}), expected a string. Use str(id)."
+            f"{where}: id is {shown(identifier)} ({type(identifier).__name__}), expected a string. Use str(id)."
         )
     if not identifier:
         raise InputError(f"{where}: id is empty. Leave it out to use the text's hash.")
@@ -122,24 +150,34 @@ def _metadata_json(metadata: object, where: str) -> str:
     if not isinstance(metadata, Mapping):
         raise InputTypeError(f"{where}: metadata is {type(metadata).__name__}, expected a mapping.")
     try:
-        _check_keys(metadata, f"{where}: metadata")
+        _check_keys(metadata, f"{where}: metadata", limits.METADATA_DEPTH)
         text = json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except RecursionError:
         raise InputError(f"{where}: metadata is nested too deeply, or contains itself.") from None
+    except (InputError, InputTypeError):
+        raise
     except TypeError as error:
         raise InputTypeError(f"{where}: metadata is not JSON: {error}.") from None
     except ValueError as error:
         raise InputError(f"{where}: metadata is not JSON (NaN and infinity are not): {error}.") from None
-    return check_text(text, f"{where}: metadata")
+    check_text(text, f"{where}: metadata")
+    check_size(text, limits.METADATA_BYTES, f"{where}: metadata", "METADATA_BYTES")
+    return text
 
 
-def _check_keys(value: object, where: str) -> None:
+def _check_keys(value: object, where: str, depth: int) -> None:
     """JSON would turn other keys into strings, and the record would not come back as it was."""
+    if not isinstance(value, Mapping | list | tuple):
+        return
+    # One record that SQLite finds too deep would make every filtered search over the database fail.
+    if depth == 0:
+        raise InputError(
+            f"{where} is nested too deeply, or contains itself; at most {limits.METADATA_DEPTH} objects and lists lie "
+            "inside one another (edgecolbert.limits.METADATA_DEPTH)."
+        )
     if isinstance(value, Mapping):
-        for key, entry in value.items():
+        for key in value:
             if not isinstance(key, str):
-                raise InputTypeError(f"{where} has the key {key!r}, expected only strings.")
-            _check_keys(entry, where)
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            _check_keys(entry, where)
+                raise InputTypeError(f"{where} has the key {shown(key)}, expected only strings.")
+    for entry in value.values() if isinstance(value, Mapping) else value:
+        _check_keys(entry, where, depth - 1)

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from edgecolbert.builtin import read_model
 from edgecolbert.chunking import Span, split_text
 from edgecolbert.errors import InputError, InputTypeError, ModelFormatError
+from edgecolbert.graphs import check_self_contained
 from edgecolbert.manifest import ModelManifest
 from edgecolbert.sessions import import_onnxruntime
-from edgecolbert.tokenizer import ColbertTokenizer, TokenIds, check_text
+from edgecolbert.tokenizer import AS_MODEL, ColbertTokenizer, TokenIds, check_special_tokens, check_text
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -48,18 +49,29 @@ class Encoder:
         manifest: The checked manifest of a model folder.
         threads: Threads used for encoding; None for one for each core this process may use.
         use_prompts: Put the checkpoint's own prompts before texts (ColBERT-Zero needs them); False leaves them out.
+        special_tokens: What "[MASK]" and the like in a text become: "as-model" for the special token, which is what the
+            checkpoint's own library does, "literal" for the tokens of the characters.
     """
 
-    def __init__(self, manifest: ModelManifest, *, threads: int | None = None, use_prompts: bool = True) -> None:
+    def __init__(
+        self,
+        manifest: ModelManifest,
+        *,
+        threads: int | None = None,
+        use_prompts: bool = True,
+        special_tokens: str = AS_MODEL,
+    ) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise InputError(f"threads is {threads!r}, expected a whole number of at least 1, or None.")
         self.manifest = manifest
         self.threads = threads or available_cores()
         self.use_prompts = use_prompts
+        self.special_tokens = check_special_tokens(special_tokens)
         self.tokenizer = ColbertTokenizer(
             manifest.read_file(manifest.tokenizer),
             manifest.encoding,
             use_prompts=use_prompts,
+            special_tokens=special_tokens,
             name=str(manifest.folder / manifest.tokenizer),
         )
         self._session = _load_session(manifest)
@@ -73,7 +85,12 @@ class Encoder:
 
     @classmethod
     def load(
-        cls, name_or_folder: str | Path | None = None, *, threads: int | None = None, use_prompts: bool = True
+        cls,
+        name_or_folder: str | Path | None = None,
+        *,
+        threads: int | None = None,
+        use_prompts: bool = True,
+        special_tokens: str = AS_MODEL,
     ) -> Encoder:
         """Load a model.
 
@@ -82,6 +99,8 @@ class Encoder:
                 next-plaid's or Answer.AI's exporter wrote are read too, with a `ModelWarning` for what they leave out.
             threads: Threads used for encoding; None for one for each core this process may use.
             use_prompts: Put the checkpoint's own prompts before texts; False leaves them out.
+            special_tokens: What "[MASK]" and the like in a text become: "as-model" for the special token, "literal" for
+                the tokens of the characters.
 
         Returns:
             The encoder.
@@ -90,9 +109,10 @@ class Encoder:
             ModelNotFoundError: If there is no such model.
             ModelFormatError: If the manifest, tokenizer or graph is not usable.
             ModelIntegrityError: If a file is missing, cut or changed.
-            InputError: If `threads` is not a positive whole number.
+            InputError: If `threads` is not a positive whole number, or `special_tokens` is something else.
         """
-        return cls(read_model(name_or_folder), threads=threads, use_prompts=use_prompts)
+        manifest = read_model(name_or_folder)
+        return cls(manifest, threads=threads, use_prompts=use_prompts, special_tokens=special_tokens)
 
     @property
     def name(self) -> str:
@@ -143,8 +163,17 @@ class Encoder:
 
         Returns:
             Character offsets (start, end) of each passage, in order; at least one.
+
+        Raises:
+            ModelFormatError: If the document length leaves no place for text.
         """
-        return split_text(text, self.tokenizer.count, self.tokenizer.document_room)
+        room = self.tokenizer.document_room
+        if room < 1:
+            raise ModelFormatError(
+                f"{self.manifest.folder} has a document_length of {self.manifest.encoding.document_length}, which "
+                "special tokens, prefix and prompt use up. Export the model again, or open with split_documents=False."
+            )
+        return split_text(text, self.tokenizer.count, room)
 
     def _encode(self, texts: Sequence[str], tokenize: Callable[[str], TokenIds], what: str) -> list[FloatArray]:
         if isinstance(texts, str) or not isinstance(texts, Sequence):
@@ -163,12 +192,24 @@ class Encoder:
         feeds = {"input_ids": tokens.ids[None], "attention_mask": tokens.attention[None]}
         if "token_type_ids" in self._inputs:
             feeds["token_type_ids"] = np.zeros_like(feeds["input_ids"])  # R23: single texts are all type 0
-        output = self._session.run(None, {name: feeds[name] for name in self._inputs})[0]
+        graph = self.manifest.folder / self.manifest.graph
+        try:
+            output = self._session.run(None, {name: feeds[name] for name in self._inputs})[0]
+        except Exception as error:  # the package's own classes derive from Exception and RuntimeError alike
+            raise ModelFormatError(
+                f"{graph} failed on a text of {len(tokens.ids)} tokens: {error}. Export the model again."
+            ) from error
+        shape = getattr(output, "shape", ())
+        if shape[:2] != (1, len(tokens.ids)) or output.dtype.kind != "f":
+            raise ModelFormatError(
+                f"{graph} gives {getattr(output, 'dtype', type(output).__name__)} {list(shape)} for {len(tokens.ids)} "
+                f"tokens, expected float [1, {len(tokens.ids)}, {self.dim}]. Export the model again."
+            )
         rows: FloatArray = np.ascontiguousarray(output[0][tokens.keep], dtype=np.float32)
         if rows.shape[1:] != (self.dim,):
             raise ModelFormatError(
-                f"{self.manifest.folder / self.manifest.graph} gives embeddings of {rows.shape[1:]}, the manifest "
-                f"says dim {self.dim}. Export the model again."
+                f"{graph} gives embeddings of {rows.shape[1:]}, the manifest says dim {self.dim}. Export the model "
+                "again."
             )
         return rows
 
@@ -185,12 +226,15 @@ def _load_session(manifest: ModelManifest) -> Any:
     # Imported here: whoever only reads the store or a manifest need not pay for it.
     onnxruntime = import_onnxruntime()
     content = manifest.read_file(manifest.graph)
+    check_self_contained(content, str(manifest.folder / manifest.graph))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     # Spinning threads burn the cores of the application that embeds us.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    # Its own format, which it would recognise by the first bytes, is one that the check above cannot read.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the package's own classes derive from Exception and RuntimeError alike

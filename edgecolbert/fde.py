@@ -22,6 +22,7 @@ from edgecolbert.errors import InputError, InputTypeError, ModelError, ModelForm
 from edgecolbert.manifest import ModelManifest
 from edgecolbert.muvera import Muvera, MuveraSettings
 from edgecolbert.random_matrix import ALGORITHM
+from edgecolbert.untrusted import read_json, shown
 
 FloatArray = npt.NDArray[np.float32]
 Int8Array = npt.NDArray[np.int8]
@@ -32,6 +33,8 @@ _DEVIATIONS = 5.0
 _CENTRE_ABOVE = 0.5
 # Fitting cells to fewer tokens than this is fitting them to noise.
 _LEAST_TOKENS_PER_CELL = 8
+# Of MUVERA's encoding before its final projection: 256 MiB a passage, a hundred times what anybody has published.
+_MOST_COMPONENTS = 2**26
 # Iterations of k-means from cells that are nearly right.
 _WARM_ITERATIONS = 4
 
@@ -67,6 +70,8 @@ class FdeSettings:
         """
         if self.kind not in ("cells", "muvera"):
             raise InputError(f"FDE kind is {self.kind!r}, expected 'cells' or 'muvera'.")
+        if not isinstance(self.centre, bool | None):
+            raise InputTypeError(f"centre is {self.centre!r}, expected a boolean or None.")
         for name, most in (("num_cells", 65_536), ("num_subspaces", 64), ("max_entries", 65_536)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
@@ -91,10 +96,17 @@ class FdeSettings:
         Raises:
             InputError: If they are not readable, or their random matrices are of another version.
         """
-        data = json.loads(text)
+        try:
+            data = read_json(text)
+        except ValueError as error:
+            raise InputError(f"The FDE settings are not JSON: {error}.") from error
+        if not isinstance(data, dict):
+            raise InputError(f"The FDE settings are {type(data).__name__}, expected an object.")
         algorithm = data.pop("algorithm", None)
         if algorithm != ALGORITHM:
-            raise InputError(f"The FDE settings are of {algorithm!r}, this version of edgecolbert has {ALGORITHM!r}.")
+            raise InputError(
+                f"The FDE settings are of {shown(algorithm)}, this version of edgecolbert has {ALGORITHM!r}."
+            )
         try:
             return cls(**data | {"muvera": MuveraSettings(**data["muvera"])})
         except (TypeError, KeyError) as error:
@@ -142,6 +154,10 @@ class FirstStage:
         fitted = self.settings.kind == "cells"
         if fitted != (self.cells is not None) or fitted != (self.codebooks is not None):
             raise InputError("A fitted first stage needs cells and codebooks, and MUVERA's has none.")
+        if not fitted and self._muvera.full_size > _MOST_COMPONENTS:
+            raise InputError(
+                f"MUVERA's encoding has {self._muvera.full_size} components, expected at most {_MOST_COMPONENTS}."
+            )
         if self.cells is not None and (self.cells.ndim != 2 or self.cells.shape[1] != self.dim or not len(self.cells)):
             raise InputError(f"The cells have shape {self.cells.shape}, expected [num_cells, {self.dim}].")
         if self.codebooks is not None and self.codebooks.shape != (CODEWORDS, self.dim):
@@ -259,7 +275,7 @@ class FirstStage:
             return cls.unpack(settings, manifest.encoding.dim, arrays)
         except ModelError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, MemoryError) as error:  # an array may say that it is of any size
             raise ModelFormatError(
                 f"{path}: the first stage cannot be used: {error} Export the model again."
             ) from error

@@ -6,8 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from edgecolbert import limits
+from edgecolbert.documents import check_size
 from edgecolbert.errors import InputError, InputTypeError
 from edgecolbert.tokenizer import check_text
+from edgecolbert.untrusted import shown
 
 # json_each takes field names as data, so dots, quotes and brackets in them mean nothing.
 _FIELD = "EXISTS (SELECT 1 FROM json_each(documents.metadata) AS field WHERE field.key = ? AND {condition})"
@@ -29,16 +32,22 @@ def filter_sql(conditions: Mapping[str, Any]) -> tuple[str, list[Any]]:
 
     Raises:
         InputTypeError: If this is not a mapping from strings to strings, numbers, booleans or None.
-        InputError: If a number is NaN, infinite or beyond 64 bits.
+        InputError: If a number is NaN, infinite or beyond 64 bits, or there is more than `edgecolbert.limits` allows.
     """
     if not isinstance(conditions, Mapping):
         raise InputTypeError(f"filter is {type(conditions).__name__}, expected a mapping of field names to values.")
+    if len(conditions) > limits.FILTER_CONDITIONS:
+        raise InputError(
+            f"filter has {len(conditions)} conditions, expected at most {limits.FILTER_CONDITIONS} "
+            "(edgecolbert.limits.FILTER_CONDITIONS)."
+        )
     parts: list[str] = []
     parameters: list[Any] = []
     for name, value in conditions.items():
         if not isinstance(name, str):
-            raise InputTypeError(f"filter has the field name {name!r}, expected a string.")
+            raise InputTypeError(f"filter has the field name {shown(name)}, expected a string.")
         check_text(name, "filter: a field name")
+        check_size(name, limits.FILTER_BYTES, "filter: a field name", "FILTER_BYTES")
         condition, values = _equals(name, value)
         parts.append(_FIELD.format(condition=condition))
         parameters += [name, *values]
@@ -70,20 +79,26 @@ def _same(stored: object, wanted: object) -> bool:
     return isinstance(stored, int | float) and not isinstance(stored, bool) and stored == wanted
 
 
+def _field(name: str) -> str:
+    return name if name.isprintable() and len(name) <= 50 else shown(name)
+
+
 def _equals(name: str, value: object) -> tuple[str, list[Any]]:
     if value is None:
         return "field.type = 'null'", []
     if isinstance(value, bool):
         return f"field.type = '{'true' if value else 'false'}'", []
     if isinstance(value, str):
-        check_text(value, f"filter: {name}")
+        check_text(value, f"filter: {_field(name)}")
+        check_size(value, limits.FILTER_BYTES, f"filter: {_field(name)}", "FILTER_BYTES")
         return "field.type = 'text' AND field.value = ?", [value]
     if isinstance(value, int | float):
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise InputError(f"filter: {name} is {value}, which does not fit 64 bits.")
+            raise InputError(f"filter: {_field(name)} is {shown(value)}, which does not fit 64 bits.")
         if not math.isfinite(value):
-            raise InputError(f"filter: {name} is {value}, and metadata cannot hold that.")
+            raise InputError(f"filter: {_field(name)} is {value}, and metadata cannot hold that.")
         return "field.type IN ('integer', 'real') AND field.value = ?", [value]
     raise InputTypeError(
-        f"filter: {name} is {type(value).__name__}, expected a string, a number, a boolean or None to compare with."
+        f"filter: {_field(name)} is {type(value).__name__}, expected a string, a number, a boolean or None to compare "
+        "with."
     )

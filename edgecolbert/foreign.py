@@ -8,15 +8,16 @@ in as PyLate would, and `ForeignModel.warnings` says what could not be known. So
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
+from edgecolbert import limits
 from edgecolbert.errors import ModelFormatError, ModelNotFoundError
 from edgecolbert.manifest import EncodingSettings, FileRecord, ModelManifest
+from edgecolbert.untrusted import read_bounded, read_json
 
 CONFIG_NAME = "onnx_config.json"
 # The float graph comes first: the int8 one of these exporters has one activation scale for a whole batch and one
@@ -67,12 +68,12 @@ def read_foreign(
     folder = Path(folder)
     path = folder / CONFIG_NAME
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(read_bounded(path, limits.MANIFEST_BYTES).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelNotFoundError(
             f"{folder} has no {CONFIG_NAME}, so it is no foreign export. Check the path."
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ModelFormatError(f"{path} cannot be read: {error}. Copy the folder again.") from error
     if not isinstance(config, dict):
         raise ModelFormatError(f"{path} holds {type(config).__name__}, expected an object. Copy the folder again.")
@@ -125,8 +126,8 @@ def _settings(
         side: str(config.get(f"{side}_prefix", default)) for side, default in (("query", "[Q] "), ("document", "[D] "))
     }
     ids = {side: _prefix_id(config, tokenizer, side, prefix, path) for side, prefix in prefixes.items()}
-    words = tuple(str(word) for word in config.get("skiplist_words", []))
     try:
+        words = tuple(str(word) for word in config.get("skiplist_words", []))
         return EncodingSettings(
             dim=int(config["embedding_dim"]),
             query_length=int(config.get("query_length", _QUERY_LENGTH)),
@@ -144,7 +145,7 @@ def _settings(
             skiplist_ids=tuple(found for word in words if (found := tokenizer.token_to_id(word)) is not None),
             do_lower_case=bool(config.get("do_lower_case", False)),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelFormatError(f"{path} has unusable settings: {error}. Correct the file.") from error
 
 
@@ -171,7 +172,7 @@ def _mask_token_id(config: dict[str, Any], tokenizer: Tokenizer) -> int | None:
 
 def _read_tokenizer(path: Path) -> Tokenizer:
     try:
-        return Tokenizer.from_file(str(path))
+        return Tokenizer.from_buffer(read_bounded(path, limits.TOKENIZER_BYTES))
     except Exception as error:  # the package raises bare Exception
         raise ModelFormatError(f"{path} is not a tokenizer: {error}. Copy the folder again.") from error
 

@@ -20,10 +20,13 @@ import numpy.typing as npt
 from edgecolbert.encoder import Encoder
 from edgecolbert.errors import ModelFormatError
 from edgecolbert.manifest import ModelManifest
+from edgecolbert.untrusted import read_json
 
 GOLDENS_NAME = "goldens.npz"
 FORMAT = "edgecolbert-goldens"
 FORMAT_VERSION = 1
+# Unpacked: a few kilobytes of an archive can stand for gigabytes.
+_MOST_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,12 @@ def unpack_goldens(content: bytes, name: str = GOLDENS_NAME) -> tuple[list[Golde
         ModelFormatError: If the content is something else, or of a newer version.
     """
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > _MOST_BYTES:
+            raise ValueError(f"it has {size} bytes unpacked, expected at most {_MOST_BYTES}")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
+            header = read_json(arrays["header"].tobytes())
             if header["format"] != FORMAT or header["format_version"] != FORMAT_VERSION:
                 raise ValueError(f"it is {header['format']} version {header['format_version']}")
             goldens = [
@@ -114,7 +121,7 @@ def unpack_goldens(content: bytes, name: str = GOLDENS_NAME) -> tuple[list[Golde
                 for number, entry in enumerate(header["texts"])
             ]
             return goldens, header["reference"]
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise ModelFormatError(
             f"{name} is not a golden file that this version reads ({FORMAT} version {FORMAT_VERSION}): {error}. "
             "Export the model again, or upgrade edgecolbert."

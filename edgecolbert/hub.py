@@ -49,12 +49,14 @@ class HubName:
         return f"{self.repository}@{self.revision}" if self.revision else self.repository
 
 
-def find_model(name: HubName) -> Path:
+def find_model(name: HubName, *, download: bool = True) -> Path:
     """The folder of a model that is published ready to use, from the hub's cache or else from the hub.
 
     Args:
         name: A repository that holds an export: ours (`manifest.json`) or another exporter's (`onnx_config.json`). Its
             weights in other formats are not downloaded.
+        download: Ask the hub for what the cache does not have. Not where a database alone names the model: whoever made
+            the database must not decide what this machine fetches.
 
     Returns:
         The folder, which the hub's cache keeps. What is in it is checked as in any model folder.
@@ -68,6 +70,11 @@ def find_model(name: HubName) -> Path:
         found = hub.try_to_load_from_cache(name.repository, marker, revision=name.revision or None)
         if isinstance(found, str) and _is_complete(Path(found).parent, marker):
             return Path(found).parent
+    if not download:
+        raise ModelNotFoundError(
+            f"The model {str(name)!r} of the hub is not in its cache, and is not fetched just because a database names "
+            f"it. If you trust it, name it yourself: --model {name} on the command line, model={str(name)!r} in Python."
+        )
     for marker in (MANIFEST_NAME, CONFIG_NAME):
         path = _download(hub, name, marker)
         if path is not None:

@@ -13,17 +13,27 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
+from edgecolbert import limits
 from edgecolbert.connection import MEMORY
-from edgecolbert.documents import Document, check_id
+from edgecolbert.documents import Document, check_id, check_size
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, StoreFormatError, StoreMismatchError
 from edgecolbert.passages import FloatArray, PassageEncoder
-from edgecolbert.pinning import Model, ModelIdentity, check_pin, check_reference, find_pinned_model
+from edgecolbert.pinning import (
+    Model,
+    ModelIdentity,
+    check_choice,
+    check_pin,
+    check_reference,
+    find_pinned_model,
+    pin_special_tokens,
+    pinned_options,
+)
 from edgecolbert.results import AddReport, Hit, IndexStats, VerifyReport
 from edgecolbert.search import SHORT_QUERY, Best, hits, ranked_documents, score_contents
 from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.token_settings import TokenSettings, asked_for
-from edgecolbert.tokenizer import check_text
+from edgecolbert.tokenizer import AS_MODEL, check_special_tokens, check_text
 
 if TYPE_CHECKING:
     from edgecolbert.candidates import Candidates
@@ -78,6 +88,7 @@ class Index:
         split_documents: bool | None = None,
         fde: FdeSettings | None = None,
         tokens: TokenSettings | Mapping[str, int] | None = None,
+        special_tokens: str | None = None,
         timeout: float = 10.0,
     ) -> Index:
         """Open a database file, or make one.
@@ -95,6 +106,10 @@ class Index:
             tokens: How a new file stores token embeddings: with how many bits, and whether pooled; all of them as
                 int8 by default. Pinned in the file; `reencode` changes it. A mapping such as {"bits": 4} names only
                 some settings, and the others are the file's.
+            special_tokens: What "[MASK]" and the like in the documents and queries of a new file become: "as-model"
+                (the default) for the special token, as the checkpoint's own library does it, or "literal" for the
+                tokens of the characters, so that no text can smuggle one in. Pinned in the file. An `Encoder` that is
+                passed says it itself.
             timeout: Seconds to wait while another process writes.
 
         Returns:
@@ -113,7 +128,11 @@ class Index:
         if fde is not None:
             _check_fde(fde)
         asked_tokens = asked_for(tokens)
-        identity = None if model is None else ModelIdentity.of(model)
+        # For a new file; one that is there says how it wants its model.
+        wanted = AS_MODEL if special_tokens is None else check_special_tokens(special_tokens)
+        identity = None if model is None else ModelIdentity.of(model, special_tokens=wanted)
+        if identity is not None:
+            check_choice(special_tokens, identity)
         store = Store(os.fspath(path), create=create, read_only=read_only, timeout=timeout)
         try:
             with store.snapshot():
@@ -125,16 +144,17 @@ class Index:
                 )
             if pinned is None:
                 # A new file: only now is the starter model needed.
-                identity = identity or ModelIdentity.of(None)
+                identity = identity or ModelIdentity.of(None, special_tokens=wanted)
                 pinned = _pin(store, identity, split_documents, fde, asked_tokens)
+            options = pinned_options(pinned, store.path)
             if isinstance(model, str | Path):
-                # Named, not loaded: whether it puts its prompts before texts is the file's to say.
-                identity = ModelIdentity.of(model, use_prompts=bool(pinned.settings["prompts"]))
+                # Named, not loaded: how it takes texts is the file's to say.
+                identity = ModelIdentity.of(model, **options)
             if identity is not None:
                 check_pin(pinned, identity, store.path)
             else:
                 check_reference(pinned, store.path)
-            _check_settings(pinned, store.path, split_documents, fde, asked_tokens)
+            _check_settings(pinned, store.path, split_documents, fde, asked_tokens, special_tokens)
         except BaseException:
             store.close()
             raise
@@ -329,6 +349,7 @@ class Index:
             raise InputTypeError(f"queries is {type(queries).__name__}, expected a list of strings.")
         for position, query in enumerate(queries):
             check_text(query, f"queries[{position}]")
+            check_size(query, limits.QUERY_BYTES, f"queries[{position}]", "QUERY_BYTES")
         k = _check_count("k", k)
         if n_candidates is not None:
             n_candidates = _check_count("n_candidates", n_candidates)
@@ -645,7 +666,7 @@ def _pin(
         "prompts": identity.use_prompts,
         "fde": None if fde is None else fde.to_json(),
     }
-    settings = TokenSettings(**tokens).pin(settings)
+    settings = pin_special_tokens(TokenSettings(**tokens).pin(settings), identity)
     wanted = PinnedEncoding(0, identity.name, identity.reference, identity.fingerprint, identity.dim, settings)
     with store.change():
         # Another process may have made and pinned the file a moment ago.
@@ -665,14 +686,16 @@ def _check_settings(
     split_documents: bool | None,
     fde: FdeSettings | None,
     tokens: dict[str, int],
+    special_tokens: str | None,
 ) -> None:
     # Also where nothing is asked for: a way of storing that is not known must not wait until something is read.
     stored = TokenSettings.pinned(pinned.settings, path).to_json()
-    found = pinned.settings | {"tokens": stored}
+    found = {"special_tokens": AS_MODEL} | pinned.settings | {"tokens": stored}
     asked: dict[str, Any] = {
         "split_documents": split_documents,
         "fde": None if fde is None else fde.to_json(),
         "tokens": stored | tokens,
+        "special_tokens": special_tokens,
     }
     for name, value in asked.items():
         if value is not None and value != found[name]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgecolbert import limits
 from edgecolbert.errors import ModelFormatError, ModelIntegrityError, ModelNotFoundError
+from edgecolbert.untrusted import read_bounded, read_json, shown
 
 FORMAT = "edgecolbert-model"
 FORMAT_VERSION = 1
@@ -21,7 +24,12 @@ MANIFEST_NAME = "manifest.json"
 
 # Far above any model this library is for; a manifest that claims more is damaged or hostile.
 _LARGEST_DIM = 8_192
-_LARGEST_LENGTH = 1_048_576
+_LARGEST_LENGTH = 65_536
+_LARGEST_ID = 2**31 - 1
+_LONGEST_NAME = 200
+_HASH = re.compile("[0-9a-f]{64}")
+# Windows opens a device under these names, in every folder and with any ending.
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 
 _T = TypeVar("_T")
 
@@ -84,9 +92,10 @@ class EncodingSettings:
                 f"{side}_length is {length}, but the graph has only {self.max_positions} positions",
             )
             prefix, prefix_id = getattr(self, f"{side}_prefix"), getattr(self, f"{side}_prefix_id")
+            _check(_is_text(prefix), f"{side}_prefix is {shown(prefix)}, which is not valid Unicode")
             _check(
                 bool(prefix) == (prefix_id is not None),
-                f"{side}_prefix is {prefix!r} but {side}_prefix_id is {prefix_id}: both or neither are needed",
+                f"{side}_prefix is {shown(prefix)} but {side}_prefix_id is {prefix_id}: both or neither are needed",
             )
         _check(
             not self.do_query_expansion or self.expansion_token_id is not None,
@@ -104,6 +113,18 @@ class EncodingSettings:
             self.default_prompt_name is None or self.default_prompt_name in self.prompts,
             f"default_prompt_name is {self.default_prompt_name!r}, but prompts has only {sorted(self.prompts)}",
         )
+        for name, prompt in self.prompts.items():
+            _check(_is_text(name) and _is_text(prompt), f"prompts.{shown(name)} is not valid Unicode")
+        for name, ids in (
+            ("query_prefix_id", (self.query_prefix_id,)),
+            ("document_prefix_id", (self.document_prefix_id,)),
+            ("expansion_token_id", (self.expansion_token_id,)),
+            ("skiplist_ids", self.skiplist_ids),
+        ):
+            for number in ids:
+                _check(
+                    number is None or 0 <= number <= _LARGEST_ID, f"{name} has {shown(number)}, which is no token id"
+                )
 
     @property
     def query_prompt(self) -> str:
@@ -173,7 +194,7 @@ class ModelManifest:
         folder = Path(folder)
         path = folder / MANIFEST_NAME
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_bounded(path, limits.MANIFEST_BYTES).decode("utf-8")
         except (FileNotFoundError, NotADirectoryError):
             raise ModelNotFoundError(
                 f"{folder} is not a model folder: it has no {MANIFEST_NAME}. "
@@ -186,16 +207,16 @@ class ModelManifest:
     @classmethod
     def _parse(cls, text: str, path: Path) -> ModelManifest:
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = read_json(text)
+        except ValueError as error:
             raise ModelFormatError(f"{path} is not JSON: {error}. Export the model again.") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise ModelFormatError(f"{path} is not a model manifest: format is {found!r}, expected {FORMAT!r}.")
+            raise ModelFormatError(f"{path} is not a model manifest: format is {shown(found)}, expected {FORMAT!r}.")
         version = data.get("format_version")
         if version != FORMAT_VERSION:
             raise ModelFormatError(
-                f"{path} has format_version {version!r}; this version of edgecolbert reads {FORMAT_VERSION}. "
+                f"{path} has format_version {shown(version)}; this version of edgecolbert reads {FORMAT_VERSION}. "
                 "Upgrade edgecolbert, or export the model again."
             )
         try:
@@ -211,7 +232,7 @@ class ModelManifest:
                 profile=_text(data, "profile"),
                 files=files,
                 fde=None if data.get("fde") is None else _mapping(data["fde"], "fde"),
-                licence=str(data.get("licence", "unknown")),
+                licence=_text(data, "licence") if "licence" in data else "unknown",
                 source=_mapping(data.get("source", {}), "source"),
                 export=_mapping(data.get("export", {}), "export"),
                 verification=_mapping(data.get("verification", {}), "verification"),
@@ -219,7 +240,10 @@ class ModelManifest:
             for name in (manifest.graph, manifest.tokenizer):
                 _check(name in files, f"files has no record of {name!r}")
             for name, record in files.items():
-                _check(record.size >= 0, f"files.{name}.size is {record.size}")
+                most = limits.TOKENIZER_BYTES if name == manifest.tokenizer else limits.MODEL_FILE_BYTES
+                _check(0 <= record.size <= most, f"files.{name}.size is {record.size}, expected 0 to {most}")
+                found = shown(record.sha256)
+                _check(bool(_HASH.fullmatch(record.sha256)), f"files.{name}.sha256 is {found}, expected 64 hex digits")
         except ValueError as error:
             raise ModelFormatError(f"{path}: {error}. Export the model again, or correct the file.") from error
         return manifest
@@ -265,7 +289,7 @@ class ModelManifest:
                 raise ModelIntegrityError(
                     f"{path} has {size} bytes, the manifest says {record.size}: the file is cut or changed. {remedy}"
                 )
-            content = path.read_bytes()
+            content = read_bounded(path, record.size)
         except OSError as error:
             raise ModelIntegrityError(f"{path} cannot be read: {error}. {remedy}") from error
         found = hashlib.sha256(content).hexdigest()
@@ -282,6 +306,11 @@ def _check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _is_text(value: str) -> bool:
+    """Whether it is valid Unicode; JSON can hold halves of characters."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _mapping(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{where} is {type(value).__name__}, expected an object")
@@ -291,14 +320,20 @@ def _mapping(value: object, where: str) -> dict[str, Any]:
 def _text(data: dict[str, Any], key: str) -> str:
     value = data.get(key)
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{key} is {value!r}, expected a non-empty string")
+        raise ValueError(f"{key} is {shown(value)}, expected a non-empty string")
+    # It is shown to people, whose terminals a control character could steer.
+    if len(value) > _LONGEST_NAME or not value.isprintable():
+        raise ValueError(f"{key} is {shown(value)}, expected at most {_LONGEST_NAME} printable characters")
     return value
 
 
 def _plain_name(name: str) -> str:
-    """Refuse names that leave the folder: a manifest may come from a stranger."""
-    if name in ("", ".", "..") or any(character in name for character in "/\\:\0"):
-        raise ValueError(f"files names {name!r}, expected a plain file name inside the folder")
+    """Refuse names that leave the folder, on any system: a manifest may come from a stranger."""
+    leaves = name in ("", ".", "..") or any(character in name for character in "/\\:")
+    # Windows drops dots and blanks at the end, so that two names would be one file.
+    odd = not name.isprintable() or name[-1:] in (".", " ") or len(name) > _LONGEST_NAME or _DEVICE.fullmatch(name)
+    if leaves or odd:
+        raise ValueError(f"files names {shown(name)}, expected a plain file name inside the folder")
     return name
 
 
@@ -319,7 +354,7 @@ def _typed(cls: type[_T], value: object, where: str) -> _T:
     data = _mapping(value, where)
     known = {f.name: str(f.type) for f in fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(known))
-    _check(not unknown, f"{where} has unknown settings {unknown}")
+    _check(not unknown, f"{where} has unknown settings {shown(unknown)}")
     arguments: dict[str, Any] = {}
     for name, item in data.items():
         kind = known[name]
@@ -329,7 +364,7 @@ def _typed(cls: type[_T], value: object, where: str) -> _T:
             fits = all(isinstance(entry, inner) and not isinstance(entry, bool) for entry in item)
         elif fits and isinstance(item, dict):
             fits = all(isinstance(entry, str) for entry in item.values())
-        _check(fits, f"{where}.{name} is {item!r}, expected {kind}")
+        _check(fits, f"{where}.{name} is {shown(item)}, expected {kind}")
         arguments[name] = tuple(item) if isinstance(item, list) else item
     try:
         return cls(**arguments)

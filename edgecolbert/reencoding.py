@@ -11,11 +11,12 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from edgecolbert.builtin import read_model
 from edgecolbert.encoder import Encoder, TokenEncoder
 from edgecolbert.errors import CancelledError, InputError, StoreFormatError
 from edgecolbert.ingest import Ingest
 from edgecolbert.passages import PassageEncoder
-from edgecolbert.pinning import Model, ModelIdentity
+from edgecolbert.pinning import Model, ModelIdentity, check_place, pin_special_tokens, pinned_options
 from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.token_settings import TokenSettings, asked_for
 
@@ -36,7 +37,8 @@ def reencode(
 
     Args:
         path: The database file.
-        model: A built-in name, a model folder, or an encoder; None for the model that the file is pinned to as it is
+        model: A built-in name, a model folder, or an encoder, which also says how it takes special tokens in texts (a
+            name keeps to what the file says); None for the model that the file is pinned to as it is
             found now, and the starter model where the file was made with a starter model of an earlier version.
         tokens: How token embeddings are to be stored from now on; a mapping such as {"bits": 4} names only some
             settings. What is not named stays as it is.
@@ -71,19 +73,23 @@ def reencode(
 
 
 def _load(serving: PinnedEncoding, model: Model, path: str) -> TokenEncoder:
+    options = pinned_options(serving, path)
     if model is None:
         if serving.model_reference is None:
             raise InputError(
                 f"{path} was made with an encoder of your own, {serving.model_name!r}. Pass it, or name the model to "
                 "use instead."
             )
-        return Encoder.load(serving.model_reference, use_prompts=bool(serving.settings.get("prompts", True)))
-    return Encoder.load(model) if isinstance(model, str | Path) else model
+        check_place(serving.model_reference, path)
+        manifest = read_model(serving.model_reference, download=False)
+        return Encoder(manifest, **options)
+    # A model that is named puts its own prompts; how texts of strangers are taken stays as it is.
+    return Encoder.load(model, special_tokens=options["special_tokens"]) if isinstance(model, str | Path) else model
 
 
 def _building(store: Store, serving: PinnedEncoding, identity: ModelIdentity, tokens: TokenSettings) -> PinnedEncoding:
     """The unfinished encoding of an earlier run with this model and these settings, or a new one."""
-    settings = tokens.pin(serving.settings | {"prompts": identity.use_prompts})
+    settings = pin_special_tokens(tokens.pin(serving.settings | {"prompts": identity.use_prompts}), identity)
     with store.change():
         found = store.encoding("building")
         if found is not None and (found.fingerprint, found.settings) == (identity.fingerprint, settings):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecolbert.connection import APPLICATION_ID, writing
+from edgecolbert.connection import APPLICATION_ID, reading, writing
 from edgecolbert.errors import StoreFormatError, StoreReadOnlyError
 
 if TYPE_CHECKING:
@@ -143,6 +145,24 @@ CREATE TABLE cell_lists (
 """
 
 
+# Every change of the schema, oldest first. What a database may hold follows from them.
+_SCRIPTS = (_VERSION_1, _VERSION_2)
+
+# Tables without a single expression or reference, whoever made them: sqlite-utils keeps the record of migrations in
+# one, and tools that replicate a file keep their place in others. Nothing in them can run, and we read none of them.
+_PLAIN_TABLE = re.compile(r"CREATE TABLE [^()]+\([^()]*\)\s*", re.IGNORECASE)
+_PLAIN_INDEX = re.compile(r"CREATE (UNIQUE )?INDEX [^()]+\([^()]*\)\s*", re.IGNORECASE)
+_REFERENCES = re.compile(r"\bREFERENCES\b", re.IGNORECASE)
+# SQLite's own, with no SQL of its own or always the same.
+_OF_SQLITE = {
+    "sqlite_sequence": "CREATE TABLE sqlite_sequence(name,seq)",
+    "sqlite_stat1": "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
+    "sqlite_stat4": "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
+}
+_CREATED = re.compile(r"CREATE (?:VIRTUAL )?(TABLE|INDEX) (\w+)(?: ON (\w+))?")
+_DROPPED = re.compile(r"DROP TABLE (\w+)")
+
+
 def prepare_schema(connection: sqlite3.Connection, path: str | Path, *, read_only: bool) -> None:
     """Bring a database to this version's schema, or refuse it untouched.
 
@@ -152,10 +172,14 @@ def prepare_schema(connection: sqlite3.Connection, path: str | Path, *, read_onl
         read_only: Whether writing is out of the question.
 
     Raises:
-        StoreFormatError: If the schema is from a later version of the library.
+        StoreFormatError: If the schema is from a later version of the library, or holds what this library never makes.
         StoreReadOnlyError: If it would have to be migrated but cannot be written.
     """
-    version = _version(connection)
+    # One snapshot: another process may be making the file meanwhile.
+    with reading(connection):
+        version = _version(connection)
+        if version <= SCHEMA_VERSION:
+            check_objects(connection, path, version)
     if version == SCHEMA_VERSION:
         return
     if version > SCHEMA_VERSION:
@@ -171,6 +195,73 @@ def prepare_schema(connection: sqlite3.Connection, path: str | Path, *, read_onl
     _migrate(connection)
 
 
+def check_objects(connection: sqlite3.Connection, path: str | Path, version: int) -> None:
+    """Refuse a database whose tables and indexes are not exactly those that this library makes.
+
+    A trigger, a view in a table's place, a default value, a generated column or an index over an expression would run
+    a stranger's SQL when we write or read.
+
+    Args:
+        connection: An open connection.
+        path: The file, for messages.
+        version: The schema's version; 0 is that of a file that is still empty.
+
+    Raises:
+        StoreFormatError: If there is something else, or something is missing; the message names it.
+    """
+    expected = dict(expected_objects(version))
+    tables = {name for kind, name in expected if kind == "table"}
+    others: set[str] = set()
+    # Tables first: whether an index is plain depends on its table.
+    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type = 'table' DESC")
+    for kind, name, table, sql in rows:
+        if expected.get((kind, name)) == (table, sql):
+            del expected[kind, name]
+        elif kind == "index" and sql is None and name.startswith(f"sqlite_autoindex_{table}_"):
+            continue  # what UNIQUE and PRIMARY KEY need; they belong to the table, whose SQL is checked
+        elif kind == "table" and _OF_SQLITE.get(name) == sql:
+            continue
+        elif kind == "table" and name not in tables and _PLAIN_TABLE.fullmatch(sql) and not _REFERENCES.search(sql):
+            others.add(table)
+        elif kind == "index" and table in others and _PLAIN_INDEX.fullmatch(sql):
+            continue
+        else:
+            changed = (kind, name) in expected
+            raise StoreFormatError(
+                f"{path} has the {kind} {name!r}, which edgecolbert "
+                f"{'makes otherwise' if changed else 'never makes'}: opening the file could run SQL that somebody put "
+                "into it. Nothing was changed. If it is your own, remove it with sqlite3 first; if the file is from a "
+                "stranger, do not use it."
+            )
+    if expected:
+        kind, name = next(iter(expected))
+        raise StoreFormatError(
+            f"{path} is damaged: the {kind} {name!r} is missing. Nothing was changed. Restore it from a backup."
+        )
+
+
+@cache
+def expected_objects(version: int) -> dict[tuple[str, str], tuple[str, str]]:
+    """The tables and indexes of a version of the schema, as SQLite lists them.
+
+    Args:
+        version: How many of the scripts have run.
+
+    Returns:
+        For each type and name, the table that it belongs to, and its SQL.
+    """
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for statement in (statement for script in _SCRIPTS[: max(0, version)] for statement in _statements(script)):
+        if dropped := _DROPPED.search(statement):
+            found = {key: value for key, value in found.items() if value[0] != dropped[1]}
+        elif created := _CREATED.search(statement):
+            kind, name, table = created.groups()
+            # SQLite keeps the text from the first word on, without the semicolon.
+            sql = statement[created.start() :].rstrip().removesuffix(";")
+            found[kind.lower(), name] = (table or name, sql)
+    return found
+
+
 def _version(connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
@@ -181,8 +272,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
     from sqlite_utils import Database, Migrations
 
     migrations = Migrations("edgecolbert")
-    migrations(name="version_1")(lambda db: _run_script(db, _VERSION_1))
-    migrations(name="version_2")(lambda db: _run_script(db, _VERSION_2))
+    for number, script in enumerate(_SCRIPTS, start=1):
+        migrations(name=f"version_{number}")(lambda db, script=script: _run_script(db, script))
     # The lock first: of two processes that make the same file, the second must find the first one's schema.
     with writing(connection):
         if _version(connection) < SCHEMA_VERSION:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from edgecolbert import limits
 from edgecolbert.documents import read_record
 from edgecolbert.errors import InputError
+from edgecolbert.untrusted import read_json, shown
 
 Record = dict[str, Any]
 
 _TEXT_SUFFIXES = {".txt", ".text", ".md", ".markdown", ".rst"}
 _JSON_LINES_SUFFIXES = {".jsonl", ".ndjson"}
+_TOO_LONG = "it has more than {} bytes; cut it into several documents, or raise the limit (--max-record-mb)"
 _RECORD_KEYS = ("id", "_id", "title", "text", "metadata")
 
 
@@ -159,7 +161,7 @@ def _read_file(path: Path, identifier: str, reading: Reading) -> Iterator[Record
                         reading.claim(record["id"], path)
                     yield record
                 return
-            content = file.read()
+            content = _bounded(file)
     except OSError as error:
         reading.skipped(path, error.strerror or error)
         return
@@ -167,6 +169,9 @@ def _read_file(path: Path, identifier: str, reading: Reading) -> Iterator[Record
         identifier.encode("utf-8")
     except UnicodeEncodeError:
         reading.skipped(path, "its name is not valid UTF-8")
+        return
+    if content is None:
+        reading.skipped(path, _TOO_LONG.format(limits.RECORD_BYTES))
         return
     reading.claim(identifier, path)
     yield {"id": identifier, "text": _decoded(content, str(path), reading), "metadata": {"path": str(path)}}
@@ -177,26 +182,48 @@ def _read_standard_input(file: BinaryIO, reading: Reading) -> Iterator[Record]:
 
     Not whether the first line can be read: records with a broken first line must not pass for a text.
     """
-    blank = b""
-    for line in file:
-        if line.strip():
+    read = bytearray()
+    while True:
+        line = file.readline(limits.RECORD_BYTES + 1)
+        read += line
+        if not line:
+            return
+        if line.strip() or len(read) > limits.RECORD_BYTES:
             break
-        blank += line
-    else:
-        return
+    head = bytes(read)
     if line.lstrip().startswith(b"{"):
-        yield from _json_lines(chain(blank.splitlines(keepends=True), [line], file), "standard input")
-    else:
-        yield {"text": _decoded(blank + line + file.read(), "standard input", reading)}
+        yield from _json_lines(file, "standard input", head)
+        return
+    rest = file.read(max(1, limits.RECORD_BYTES + 1 - len(head)))
+    if len(head) + len(rest) > limits.RECORD_BYTES:
+        raise InputError(f"standard input: {_TOO_LONG.format(limits.RECORD_BYTES)}")
+    yield {"text": _decoded(head + rest, "standard input", reading)}
 
 
-def _json_lines(lines: Iterable[bytes], name: str) -> Iterator[Record]:
-    for number, line in enumerate(lines, start=1):
+def _bounded(file: BinaryIO) -> bytes | None:
+    """What is left of a file, or None if it is too long; a pipe may have no end."""
+    content = file.read(limits.RECORD_BYTES + 1)
+    return content if len(content) <= limits.RECORD_BYTES else None
+
+
+def _lines(file: BinaryIO, name: str, head: bytes) -> Iterator[bytes]:
+    """Lines of bounded length: a file without a line break must not be read as a whole to find that out."""
+    number = 0
+    for part in (io.BytesIO(head), file):
+        while line := part.readline(limits.RECORD_BYTES + 1):
+            number += 1
+            if len(line) > limits.RECORD_BYTES:
+                raise InputError(f"{name}, line {number}: {_TOO_LONG.format(limits.RECORD_BYTES)}")
+            yield line
+
+
+def _json_lines(file: BinaryIO, name: str, head: bytes = b"") -> Iterator[Record]:
+    for number, line in enumerate(_lines(file, name, head), start=1):
         if not line.strip():
             continue
         try:
-            data = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            data = read_json(line)
+        except ValueError as error:
             raise InputError(
                 f"{name}, line {number} is not JSON: {error}. Correct the line; lines before it are stored, and the "
                 "same command continues."
@@ -224,7 +251,7 @@ def _record(data: object, where: str) -> Record:
         record["metadata"] = {"title": title} | record["metadata"]
     if identifier is not None:
         if not isinstance(identifier, str):
-            raise InputError(f"{where}: id is {identifier!r}, expected a string.")
+            raise InputError(f"{where}: id is {shown(identifier)}, expected a string.")
         record["id"] = identifier
     return record
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
 import struct
 import zlib
@@ -24,10 +25,11 @@ import numpy.typing as npt
 from edgecolbert.codec import QuantizedTokens, stored_bytes
 from edgecolbert.connection import open_connection, reading, translated_errors, writing
 from edgecolbert.documents import Document, Record
-from edgecolbert.errors import StoreError, StoreFormatError, StoreReadOnlyError
+from edgecolbert.errors import EdgeColbertError, StoreError, StoreFormatError, StoreReadOnlyError
 from edgecolbert.filters import HAS_NUL, filter_sql, matches
 from edgecolbert.schema import prepare_schema
 from edgecolbert.token_settings import TokenSettings
+from edgecolbert.untrusted import read_json, shown
 
 if TYPE_CHECKING:
     from edgecolbert.fde import FirstStage
@@ -185,7 +187,10 @@ class Store:
     @property
     def generation(self) -> int:
         """A number that grows with every change."""
-        return int(self._one("SELECT value FROM state WHERE key = 'generation'")[0])
+        (value,) = self._one("SELECT value FROM state WHERE key = 'generation'")
+        if not isinstance(value, int):
+            raise self._wrong("its generation", "a whole number", value)
+        return value
 
     @property
     def file_bytes(self) -> int:
@@ -204,7 +209,35 @@ class Store:
         if row is None:
             return None
         number, name, reference, fingerprint, dim, settings = row
-        return PinnedEncoding(number, name, reference, fingerprint, dim, json.loads(settings))
+        if not all(isinstance(value, str) for value in (name, fingerprint, "" if reference is None else reference)):
+            raise self._wrong("what it says about its model", "texts", (name, reference, fingerprint))
+        if dim is not None and not (isinstance(dim, int) and dim >= 1):
+            raise self._wrong("its dim", "a whole number of at least 1", dim)
+        return PinnedEncoding(number, name, reference, fingerprint, dim, self._settings(settings))
+
+    def _settings(self, text: Any) -> dict[str, Any]:
+        """The settings of an encoding, of which later code relies on these."""
+        found = self._json(text, "the settings of its model")
+        for key, kinds in (("split_documents", bool), ("prompts", bool), ("fde", str | None)):
+            if key not in found or not isinstance(found[key], kinds):
+                raise self._wrong(f"the setting {key!r}", "a boolean" if kinds is bool else "text", found.get(key))
+        return found
+
+    def _json(self, text: Any, what: str) -> dict[str, Any]:
+        """An object that was stored as JSON, read as if a stranger had written it."""
+        try:
+            found = read_json(text)
+        except (ValueError, TypeError) as error:
+            raise self._wrong(what, f"JSON ({error})", text) from error
+        if not isinstance(found, dict):
+            raise self._wrong(what, "a JSON object", text)
+        return found
+
+    def _wrong(self, what: str, expected: str, found: object) -> StoreFormatError:
+        return StoreFormatError(
+            f"{self.path} is damaged: {what} should be {expected}, and is {shown(found)}. Restore it from a backup, or "
+            "run `edgecolbert verify --db FILE` to see what can still be read."
+        )
 
     def add_encoding(self, pinned: PinnedEncoding, state: str = "serving") -> PinnedEncoding:
         """Record an encoding; its number is given by the database."""
@@ -261,18 +294,25 @@ class Store:
         from edgecolbert.fde import FdeSettings, FirstStage, PackedArrays  # a search that scores everything needs none
 
         number, fitted_on, encoded_to, checksum, dim, settings, *blobs = row
-        if _crc(settings.encode(), *(blob or b"" for blob in blobs)) != checksum:
+        typed = isinstance(settings, str) and all(isinstance(blob, bytes | None) for blob in blobs)
+        typed = typed and all(isinstance(value, int) for value in (fitted_on, encoded_to, dim))
+        if not typed or _crc(settings.encode(), *(blob or b"" for blob in blobs)) != checksum:
             raise StoreFormatError(
                 f"{self.path}: the first stage's cells are damaged. The texts and the token embeddings are unharmed: "
                 "search with exact=True, and run `edgecolbert tune --rebuild --db FILE` to make the first stage again."
             )
         cells, codebooks, mean = blobs
-        arrays = PackedArrays(
-            None if cells is None else np.frombuffer(cells, dtype=np.int8).reshape(-1, dim),
-            None if codebooks is None else np.frombuffer(codebooks, dtype="<f2").reshape(-1, dim),
-            None if mean is None else np.frombuffer(mean, dtype="<f4"),
-        )
-        stage = FirstStage.unpack(FdeSettings.from_json(settings), dim, arrays)
+        try:
+            arrays = PackedArrays(
+                None if cells is None else np.frombuffer(cells, dtype=np.int8).reshape(-1, dim),
+                None if codebooks is None else np.frombuffer(codebooks, dtype="<f2").reshape(-1, dim),
+                None if mean is None else np.frombuffer(mean, dtype="<f4"),
+            )
+            if any(array is not None and not np.isfinite(array).all() for array in arrays):
+                raise ValueError("a value is NaN or infinite")
+            stage = FirstStage.unpack(FdeSettings.from_json(settings), dim, arrays)
+        except (ValueError, TypeError) as error:  # a checksum that fits proves nothing: anybody can compute one
+            raise self._damaged_first_stage(f"what was fitted ({error})") from error
         return StoredFirstStage(number, encoding_id, stage, fitted_on, encoded_to)
 
     def first_stage_number(self, encoding_id: int, state: str = "serving") -> int | None:
@@ -311,7 +351,12 @@ class Store:
     def measured(self, first_stage_id: int) -> dict[str, Any] | None:
         """What was measured of a first stage, or None."""
         sql = "SELECT measured FROM first_stages WHERE first_stage_id = ?"
-        found: dict[str, Any] | None = json.loads(self._one(sql, first_stage_id)[0] or "null")
+        (text,) = self._one(sql, first_stage_id)
+        if text is None:
+            return None
+        found = self._json(text, "what was measured of its first stage")
+        if not isinstance(found.get("recall"), dict):
+            raise self._wrong("what was measured of its first stage", "an object with recall", text)
         return found
 
     def set_measured(self, first_stage_id: int, measured: dict[str, Any]) -> None:
@@ -398,7 +443,12 @@ class Store:
     def segments(self, first_stage_id: int) -> list[StoredSegment]:
         """The segments of a first stage, oldest first, without their contents."""
         sql = "SELECT segment_id, level, n_passages FROM segments WHERE first_stage_id = ? ORDER BY segment_id"
-        return [StoredSegment(*row) for row in self._run(sql, first_stage_id)]
+        found = [StoredSegment(*row) for row in self._run(sql, first_stage_id)]
+        for segment in found:
+            fits = all(isinstance(value, int) for value in segment)
+            if not fits or not 0 < segment.segment_id < 2**63 // LISTS_OF_A_SEGMENT:
+                raise self._damaged_first_stage(f"segment {segment.segment_id}")
+        return found
 
     def segment_members(self, segment_id: int) -> tuple[IntArray, IntArray]:
         """Passage and content numbers of a segment's passages, int64 each, in the order in which its lists count them.
@@ -415,7 +465,8 @@ class Store:
         n, checksum, members = self._one(
             "SELECT n_passages, checksum, members FROM segments WHERE segment_id = ?", segment_id
         )
-        if not isinstance(members, bytes) or len(members) != 16 * n or _crc(members) != checksum:
+        sound = isinstance(members, bytes) and isinstance(n, int) and len(members) == 16 * n
+        if not sound or _crc(members) != checksum:
             raise self._damaged_first_stage(f"segment {segment_id}")
         numbers = np.frombuffer(members, dtype="<i8")
         return numbers[:n], numbers[n:]
@@ -600,6 +651,7 @@ class Store:
             yield self._run(sql, encoding_id, json.dumps(batch)), batch
 
     def _damaged_vectors(self, content_id: int, what: str) -> StoreFormatError:
+        self._check_number(content_id)
         ids = ", ".join(repr(name) for name in self.ids_of_contents([content_id]).get(content_id, []))
         return StoreFormatError(
             f"{self.path}: the stored token embeddings of {ids} are damaged ({what}). Its text is unharmed: run "
@@ -608,7 +660,10 @@ class Store:
 
     def shown_content_ids(self) -> list[int]:
         """The numbers of all texts that documents point to, in order."""
-        return [row[0] for row in self._run("SELECT DISTINCT content_id FROM documents ORDER BY content_id")]
+        found = [row[0] for row in self._run("SELECT DISTINCT content_id FROM documents ORDER BY content_id")]
+        for number in found:
+            self._check_number(number)
+        return found
 
     def staged_content_ids(self) -> list[int]:
         """The numbers of all texts, those that no document points to yet included."""
@@ -655,7 +710,7 @@ class Store:
     def _token_layout(self, encoding_id: int) -> tuple[int, int]:
         """Size of a token embedding, and bits of a component."""
         dim, settings = self._one("SELECT dim, settings FROM encodings WHERE encoding_id = ?", encoding_id)
-        return dim, TokenSettings.pinned(json.loads(settings), self.path).bits
+        return dim, TokenSettings.pinned(self._json(settings, "the settings of its model"), self.path).bits
 
     def _passage(self, row: tuple[Any, ...], layout: tuple[int, int]) -> StoredPassage:
         number, content_id, _, _, _, start, end, _, scale, _, blob = row
@@ -669,13 +724,17 @@ class Store:
 
     def contents_without_passages(self, encoding_id: int, limit: int) -> list[tuple[str, str]]:
         """Hash and text of contents that documents point to and that this encoding has not encoded yet."""
-        return self._run(
+        found = self._run(
             "SELECT hash, text FROM contents WHERE content_id IN (SELECT content_id FROM documents) AND NOT "
             "EXISTS (SELECT 1 FROM passages WHERE passages.content_id = contents.content_id AND encoding_id = ?) "
             "ORDER BY content_id LIMIT ?",
             encoding_id,
             limit,
         ).fetchall()
+        for digest, text in found:
+            if not isinstance(digest, str) or not isinstance(text, str):
+                raise self._wrong(f"the text with the hash {shown(digest)}", "text", text)
+        return found
 
     def count_contents_without_passages(self, encoding_id: int) -> int:
         """How many contents `contents_without_passages` has still to give."""
@@ -771,7 +830,7 @@ class Store:
         if hashlib.sha256(text).hexdigest() != digest:
             raise StoreFormatError(f"{self.path}: the stored text of {identifier!r} is damaged. {remedy}")
         try:
-            return Document(identifier, text.decode(), json.loads(metadata))
+            return Document(identifier, text.decode(), self._json(metadata, "its metadata"))
         except ValueError as error:
             raise StoreFormatError(f"{self.path}: the metadata of {identifier!r} is damaged. {remedy}") from error
 
@@ -812,8 +871,10 @@ class Store:
         sql, parameters = filter_sql(conditions)
         rows = self._run(f"SELECT content_id, id FROM documents WHERE {sql} AND NOT {HAS_NUL}", *parameters).fetchall()
         with_nul = self._run(f"SELECT content_id, id, metadata FROM documents WHERE {HAS_NUL}")
-        rows += [(number, name) for number, name, metadata in with_nul if matches(json.loads(metadata), conditions)]
-        return _grouped(rows)
+        for number, name, metadata in with_nul:
+            if matches(self._json(metadata, f"the metadata of {shown(name)}"), conditions):
+                rows.append((number, name))
+        return self._grouped(rows)
 
     def ids_of_hashes(self, hashes: Iterable[str]) -> list[str]:
         """The ids of the documents whose texts have one of some hashes."""
@@ -834,7 +895,7 @@ class Store:
 
     def ids_of_contents(self, content_ids: Iterable[int]) -> dict[int, list[str]]:
         """The ids of the documents that share each of some contents; contents without documents are left out."""
-        return _grouped(
+        return self._grouped(
             self._run(
                 "SELECT content_id, id FROM documents WHERE content_id IN (SELECT value FROM json_each(?))",
                 json.dumps([int(content_id) for content_id in content_ids]),
@@ -908,6 +969,29 @@ class Store:
             self._run("VACUUM")
             self._run("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    @contextmanager
+    def decoding_first_stage(self) -> Iterator[None]:
+        """What goes wrong inside is damage: the checksums fit, and yet a list or code points past what it counts."""
+        try:
+            yield
+        except (IndexError, ValueError) as error:
+            if isinstance(error, EdgeColbertError):
+                raise
+            raise self._damaged_first_stage(f"a list or code ({error})") from error
+
+    def _check_number(self, number: object) -> None:
+        if not isinstance(number, int):
+            raise self._wrong("which text a document has", "a whole number", number)
+
+    def _grouped(self, rows: Iterable[tuple[int, str]]) -> dict[int, list[str]]:
+        groups: dict[int, list[str]] = {}
+        for content_id, identifier in rows:
+            self._check_number(content_id)
+            if not isinstance(identifier, str):
+                raise self._wrong("the id of a document", "text", identifier)
+            groups.setdefault(content_id, []).append(identifier)
+        return groups
+
     def _run(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         return self._connection.execute(sql, parameters)
 
@@ -925,13 +1009,6 @@ def _drift_key(first_stage_id: int) -> str:
     return f"drift of first stage {first_stage_id}"
 
 
-def _grouped(rows: Iterable[tuple[int, str]]) -> dict[int, list[str]]:
-    groups: dict[int, list[str]] = {}
-    for content_id, identifier in rows:
-        groups.setdefault(content_id, []).append(identifier)
-    return groups
-
-
 def _crc(*parts: bytes) -> int:
     checksum = 0
     for part in parts:
@@ -944,7 +1021,8 @@ def _is_sound(row: tuple[Any, ...], layout: tuple[int, int]) -> bool:
     blob = row[-1]
     try:
         size = stored_bytes(row[7], *layout)
-        return bool(len(blob) == size and zlib.crc32(blob, zlib.crc32(_PASSAGE(*row[1:9]))) == row[9])
+        fits = len(blob) == size and 0 < row[8] < math.inf
+        return bool(fits and zlib.crc32(blob, zlib.crc32(_PASSAGE(*row[1:9]))) == row[9])
     except (TypeError, struct.error):
         return False
 

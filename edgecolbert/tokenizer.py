@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
-from edgecolbert.errors import InputError, InputTypeError, ModelFormatError
+from edgecolbert.errors import EdgeColbertError, InputError, InputTypeError, ModelFormatError
 from edgecolbert.manifest import EncodingSettings
+from edgecolbert.untrusted import shown
 
 IntArray = npt.NDArray[np.int64]
+
+# What the name of a special token in a text becomes.
+AS_MODEL, LITERAL = "as-model", "literal"
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class ColbertTokenizer:
         tokenizer_json: Content of `tokenizer.json`.
         settings: The model's encoding settings.
         use_prompts: Put the checkpoint's prompts before the text.
+        special_tokens: What the name of a special token in a text becomes: "as-model" for that token, as the reference
+            does it (R25), "literal" for the tokens of its characters, so that no text can smuggle one in.
         name: What to call the file in error messages.
 
     Raises:
@@ -48,16 +57,14 @@ class ColbertTokenizer:
         settings: EncodingSettings,
         *,
         use_prompts: bool = True,
+        special_tokens: str = AS_MODEL,
         name: str = "tokenizer.json",
     ) -> None:
-        try:
-            self._tokenizer = Tokenizer.from_buffer(tokenizer_json)
-        except Exception as error:  # the package raises bare Exception
-            raise ModelFormatError(f"{name} is not a tokenizer: {error}. Export the model again.") from error
-        # R24: a saved tokenizer may hold the truncation and padding of its last call.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        check_special_tokens(special_tokens)
+        self._tokenizer = _read(tokenizer_json, name)
+        self._literal = LiteralTexts(tokenizer_json, name) if special_tokens == LITERAL else None
         self._settings = settings
+        self._name = name
         self._query_prompt = settings.query_prompt if use_prompts else ""
         self._document_prompt = settings.document_prompt if use_prompts else ""
         self._skiplist = np.array(sorted(set(settings.skiplist_ids)), dtype=np.int64)
@@ -71,7 +78,8 @@ class ColbertTokenizer:
                     f"{name} gives the prefix {prefix!r} the id {found}, the manifest says {prefix_id}. "
                     "Export the model again."
                 )
-        probe = self._tokenizer.encode("a")
+        with _running(name):
+            probe = self._tokenizer.encode("a")
         content = [i for i, sequence in enumerate(probe.sequence_ids) if sequence is not None]
         if not content:
             raise ModelFormatError(f"{name} gives no token for the text 'a'. Export the model again.")
@@ -122,7 +130,8 @@ class ColbertTokenizer:
         settings = self._settings
         used = len(self._head) + len(self._tail) + (settings.document_prefix_id is not None)
         prompt = self._document_prompt.strip()
-        return settings.document_length - used - (len(self._content(prompt).ids) if prompt else 0)
+        with _running(self._name):
+            return settings.document_length - used - (len(self._content(prompt, "")) if prompt else 0)
 
     def count(self, texts: list[str]) -> list[int]:
         """Number of content tokens of each text, without prompt, prefix and special tokens.
@@ -134,10 +143,15 @@ class ColbertTokenizer:
             One count for each text.
         """
         prepared = [self._prepared("", text) for text in texts]
-        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(prepared, add_special_tokens=False)]
+        with _running(self._name):
+            if self._literal is not None:
+                return [len(ids) for ids in self._literal.ids(prepared)]
+            encodings = self._tokenizer.encode_batch_fast(prepared, add_special_tokens=False)
+            return [len(encoding.ids) for encoding in encodings]
 
     def _with_specials(self, prompt: str, text: str, length: int, prefix_id: int | None) -> list[int]:
-        content: list[int] = self._content(prompt, text).ids
+        with _running(self._name):
+            content = self._content(prompt, text)
         # R18: the end token survives truncation, and the prefix counts towards the length (R19).
         room = max(0, length - len(self._head) - len(self._tail) - (prefix_id is not None))
         if len(content) > room:
@@ -147,14 +161,126 @@ class ColbertTokenizer:
             ids.insert(1, prefix_id)  # R19: an id at index 1, not text before the text
         return ids
 
-    def _content(self, prompt: str, text: str = "") -> Encoding:
-        return self._tokenizer.encode(self._prepared(prompt, text), add_special_tokens=False)
+    def _content(self, prompt: str, text: str) -> list[int]:
+        joined = self._prepared(prompt, text)
+        if self._literal is None:
+            ids: list[int] = self._tokenizer.encode(joined, add_special_tokens=False).ids
+            return ids
+        trusted: list[int] = self._tokenizer.encode(self._prepared(prompt, ""), add_special_tokens=False).ids
+        if self._literal.are_ordinary(trusted):
+            return self._literal.ids([joined])[0]
+        # The checkpoint's own prompt means the special tokens that it names; only the text is literal.
+        return trusted + self._literal.ids([self._prepared("", text)])[0]
 
     def _prepared(self, prompt: str, text: str) -> str:
         """R17, R30: prompt and text joined, stripped, then lower-cased where the checkpoint says so."""
         check_text(text)
         joined = (prompt + text).strip()
         return joined.lower() if self._settings.do_lower_case else joined
+
+
+class LiteralTexts:
+    """Tokenises texts so that no special token comes out, whatever they say.
+
+    Args:
+        tokenizer_json: Content of `tokenizer.json`.
+        name: What to call the file in error messages.
+
+    Raises:
+        ModelFormatError: If the content is not a tokenizer.
+    """
+
+    def __init__(self, tokenizer_json: bytes, name: str) -> None:
+        try:
+            data = json.loads(tokenizer_json)
+            added = data.get("added_tokens") or []
+            # Runs of blanks, which some tokenizers keep there (ModernBERT), are ordinary vocabulary and stay so.
+            names = [token for token in added if token["content"].strip()]
+            for token in names:
+                token["special"] = True
+            # The unknown token is what characters outside the vocabulary become; only its name in a text is literal.
+            unknown = (data["model"].get("unk_token"), data["model"].get("unk_id"))
+            self._special = frozenset(
+                int(token["id"]) for token in names if token["content"] != unknown[0] and token["id"] != unknown[1]
+            )
+            content = json.dumps(data).encode()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelFormatError(f"{name} is not a tokenizer: {error}. Export the model again.") from error
+        self._tokenizer = _read(content, name)
+        # Not taken out of the file: others would then get their ids.
+        self._tokenizer.encode_special_tokens = True
+
+    def are_ordinary(self, ids: list[int]) -> bool:
+        """Whether no special token is among some ids."""
+        return self._special.isdisjoint(ids)
+
+    def ids(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of texts, without those that the tokenizer puts around a text.
+
+        Args:
+            texts: Any texts.
+
+        Returns:
+            The ids of each; none of them is a special token's.
+        """
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [
+            encoding.ids if self.are_ordinary(encoding.ids) else self._without_special(text)
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
+
+    def _without_special(self, text: str) -> list[int]:
+        """Character by character where the vocabulary itself has a special token's name, as unigram models do."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        found: list[int] = []
+        for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if number not in self._special:
+                found.append(number)
+                continue
+            for character in text[start:end]:
+                ids = self._tokenizer.encode(character, add_special_tokens=False).ids
+                # What is left is the unknown token, which stands for no name.
+                found += [i for i in ids if i not in self._special]
+        return found
+
+
+def check_special_tokens(choice: object) -> str:
+    """Refuse what is no way to take special tokens in texts.
+
+    Args:
+        choice: What a user gave.
+
+    Returns:
+        The same choice.
+
+    Raises:
+        InputError: If it is neither "as-model" nor "literal".
+    """
+    if choice not in (AS_MODEL, LITERAL):
+        raise InputError(f"special_tokens is {shown(choice)}, expected {AS_MODEL!r} or {LITERAL!r}.")
+    return str(choice)
+
+
+@contextmanager
+def _running(name: str) -> Iterator[None]:
+    """The package tokenizers raises bare Exception, and its panics, which wrong files cause, are not even that."""
+    try:
+        yield
+    except (EdgeColbertError, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelFormatError(f"{name} is not a tokenizer: {error}. Export the model again.") from error
+
+
+def _read(tokenizer_json: bytes, name: str) -> Tokenizer:
+    with _running(name):
+        tokenizer = Tokenizer.from_buffer(tokenizer_json)
+        # R24: a saved tokenizer may hold the truncation and padding of its last call.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
 
 
 def check_text(text: object, what: str = "text") -> str:

@@ -267,6 +267,10 @@ class Upkeep:
 
     def _seal(self, found: StoredFirstStage) -> None:
         """Turn codes into segments while there are enough, and merge segments where there are enough of a level."""
+        with self._store.decoding_first_stage():
+            self._seal_all(found)
+
+    def _seal_all(self, found: StoredFirstStage) -> None:
         encoding = found.stage.lists
         while self._store.count_codes(found.number) >= _SEALED:
             codes = list(self._store.codes(found.number, limit=_SEALED))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from edgecolbert.cell_lists import CellList
-from edgecolbert.errors import StoreError
+from edgecolbert.errors import StoreError, StoreFormatError
 from edgecolbert.results import Problem, VerifyReport
 from edgecolbert.store import PinnedEncoding, Store
 
@@ -22,10 +22,16 @@ def verify_store(store: Store) -> VerifyReport:
         What was checked and what is wrong.
     """
     with store.snapshot():
-        problems = tuple(_problems(store))
+        problems: list[Problem] = []
+        try:
+            # One after the other, so that those found before one that ends the search are reported, too.
+            for problem in _problems(store):
+                problems.append(problem)  # noqa: PERF402
+        except StoreFormatError as error:
+            problems.append(Problem(str(error)))
         encoding = store.encoding()
         passages = 0 if encoding is None else store.count_passages(encoding.encoding_id)
-        return VerifyReport(store.count_documents(), passages, problems)
+        return VerifyReport(store.count_documents(), passages, tuple(problems))
 
 
 def _problems(store: Store) -> Iterator[Problem]:
@@ -69,8 +75,9 @@ def _first_stage_problems(store: Store, encoding: PinnedEncoding) -> Iterator[Pr
             places.update(passages.tolist())
             entry_bytes = found.stage.lists.entry_bytes
             for cell, entries in store.segment_lists(segment.segment_id):
-                members = CellList.from_bytes(entries, entry_bytes - 2).passages
-                if len(entries) % entry_bytes or cell >= len(found.stage.lists.cells) or members.max() >= len(passages):
+                whole = len(entries) > 0 and len(entries) % entry_bytes == 0
+                members = CellList.from_bytes(entries, entry_bytes - 2).passages if whole else passages
+                if not whole or cell >= len(found.stage.lists.cells) or members.max() >= len(passages):
                     yield Problem(
                         f"The list of cell {cell} in segment {segment.segment_id} of the first stage is wrong."
                     )

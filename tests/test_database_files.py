@@ -82,6 +82,10 @@ def test_the_schema_is_made_in_one_transaction() -> None:
     prepare_schema(connection, ":memory:", read_only=False)
     connection.close()
     verbs = [statement.split()[0].upper() for statement in statements]
+    # It looks first, at one moment, and then writes.
+    assert verbs[:4] == ["BEGIN", "PRAGMA", "SELECT", "COMMIT"]
+    verbs = verbs[4:]
+    assert statements[4] == "BEGIN IMMEDIATE"
     assert verbs.count("BEGIN") == 1
     assert verbs.count("COMMIT") == 1
     assert verbs[-1] == "COMMIT"

@@ -39,11 +39,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=positive, default=256, metavar="N", help="documents shown at a time (default: 256)"
     )
     add_token_storage(parser, "in a new database", ("8", "1"))
+    parser.add_argument(
+        "--max-record-mb",
+        type=positive,
+        metavar="N",
+        help="most MiB of one document, of a line of JSON Lines, or of a text file (default: 64)",
+    )
+    parser.add_argument(
+        "--literal-special-tokens",
+        action="store_true",
+        help='in a new database, take "[MASK]" and the like in texts and queries for ordinary characters',
+    )
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Index everything, batch by batch, and say what was done."""
+    from edgecolbert import limits
+
+    if options.max_record_mb is None:
+        return _run(options)
+    size = options.max_record_mb * 2**20
+    # What SQLite may write has to grow along.
+    with limits.changed(RECORD_BYTES=size, VALUE_BYTES=max(limits.VALUE_BYTES, 2 * size)):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     from edgecolbert.index import Index
     from edgecolbert.sources import Reading, open_sources
 
@@ -51,7 +73,12 @@ def run(options: argparse.Namespace) -> int:
     reading = Reading()
     totals = {"added": 0, "updated": 0, "unchanged": 0, "encoded": 0, "removed": 0}
     with (
-        Index.open(options.db, model=options.model, tokens=token_storage(options)) as index,
+        Index.open(
+            options.db,
+            model=options.model,
+            tokens=token_storage(options),
+            special_tokens="literal" if options.literal_special_tokens else None,
+        ) as index,
         progress_bar("documents") as update,
     ):
         done = 0

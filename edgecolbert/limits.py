@@ -1,0 +1,66 @@
+"""How much is read of what comes from outside, in one place. docs/security.md says what each limit protects from.
+
+Every limit is read when it is needed, so an application sets one (`from edgecolbert import limits`, then
+`limits.RECORD_BYTES = ...`) before it calls the library, or for a while with `changed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_KIB, _MIB, _GIB = 2**10, 2**20, 2**30
+
+# Documents and queries
+RECORD_BYTES = 64 * _MIB
+"""UTF-8 bytes of one text: a document, a line of JSON Lines, a text file, a text on standard input."""
+METADATA_BYTES = 16 * _MIB
+"""Bytes of one document's metadata as JSON."""
+METADATA_DEPTH = 100
+"""Objects and lists inside one another in metadata; SQLite reads no more than 1,000 to 2,000, depending on version."""
+ID_BYTES = 16 * _KIB
+"""UTF-8 bytes of one document's id."""
+QUERY_BYTES = 4 * _MIB
+"""UTF-8 bytes of one query."""
+FILTER_CONDITIONS = 100
+"""Fields of one filter; SQLite's expressions go no deeper than 1,000."""
+FILTER_BYTES = _MIB
+"""UTF-8 bytes of one field name or value of a filter."""
+
+# Model folders
+MANIFEST_BYTES = 4 * _MIB
+"""Bytes of manifest.json, or of another exporter's onnx_config.json."""
+TOKENIZER_BYTES = 128 * _MIB
+"""Bytes of a tokenizer."""
+MODEL_FILE_BYTES = 2 * _GIB
+"""Bytes of any other file of a model folder; protobuf, which graphs are written in, ends there, too."""
+
+# Databases
+VALUE_BYTES = 256 * _MIB
+"""Bytes of one value that SQLite reads or writes; raise it together with RECORD_BYTES."""
+
+_NAMES = tuple(name for name in globals() if name.isupper() and not name.startswith("_"))
+
+
+@contextmanager
+def changed(**limits: int) -> Iterator[None]:
+    """Other limits for a while, in the whole process.
+
+    Args:
+        **limits: New values by name.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        AttributeError: If there is no limit of that name.
+    """
+    unknown = sorted(set(limits) - set(_NAMES))
+    if unknown:
+        raise AttributeError(f"There are no limits {unknown}; there are {list(_NAMES)}.")
+    before = {name: globals()[name] for name in limits}
+    globals().update(limits)
+    try:
+        yield
+    finally:
+        globals().update(before)
