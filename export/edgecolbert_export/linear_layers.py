@@ -12,6 +12,8 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+from edgecolbert_export.values import read_names
+
 FloatArray = npt.NDArray[np.float32]
 Feeds = Mapping[str, npt.NDArray[np.int64]]
 
@@ -117,9 +119,22 @@ class GraphEditor:
             The name.
         """
         if name not in self._stored:
-            self._stored[name] = numpy_helper.from_array(np.asarray(value), name)
-            self._graph.initializer.append(self._stored[name])
+            self._graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+            self._stored[name] = self._graph.initializer[-1]
         return name
+
+    def has(self, name: str) -> bool:
+        """Whether there is a constant of that name."""
+        return name in self._stored
+
+    def change(self, name: str, value: npt.NDArray[Any]) -> None:
+        """Give a constant another value.
+
+        Args:
+            name: Name of a stored constant.
+            value: The new value.
+        """
+        self._stored[name].CopyFrom(numpy_helper.from_array(value, name))
 
     def add_to_bias(self, name: str, summand: FloatArray) -> bool:
         """Add a constant to the bias that follows a value.
@@ -155,16 +170,21 @@ class GraphEditor:
         """
         self._replacements[id(node)] = nodes
 
-    def finish(self) -> None:
-        """Carry out the replacements and drop the constants that nothing reads any more."""
+    def finish(self, *, keep_shapes: bool = False) -> None:
+        """Carry out the replacements and drop the constants that nothing reads any more.
+
+        Args:
+            keep_shapes: Keep what is known of intermediate values: only where those that are left mean the same.
+        """
         replaced = [new for node in self._graph.node for new in self._replacements.get(id(node), [node])]
         nodes = self._first + replaced
         for number, node in enumerate(nodes):
             node.name = f"{node.op_type}_{number}"
-        read = {name for node in nodes for name in node.input} | {output.name for output in self._graph.output}
+        read = set(read_names(nodes)) | {output.name for output in self._graph.output}
         kept = [initializer for initializer in self._graph.initializer if initializer.name in read]
         # Types of intermediate values that no longer exist would contradict the new nodes.
-        del self._graph.value_info[:]
+        if not keep_shapes:
+            del self._graph.value_info[:]
         del self._graph.node[:]
         self._graph.node.extend(nodes)
         del self._graph.initializer[:]

@@ -8,11 +8,13 @@ never fall below -0.17, are shifted to be positive, so that all 256 steps are us
 constant that is taken off the bias.
 
 At the length of a query every node counts (a few microseconds each), so none is spent where it brings nothing:
-attention outputs are averages without outliers and are not smoothed.
+attention outputs are averages without outliers and are not smoothed, and what comes straight from a layer normalisation
+or from a gate is divided there, by weights that are multiplied anyway.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +22,10 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from edgecolbert_export.fusion import DOMAIN, add_domain
 from edgecolbert_export.linear_layers import ActivationRange, FloatArray, GraphEditor, linear_nodes
+from edgecolbert_export.values import Values
 
-_DOMAIN = "com.microsoft"
 # The minimum of GELU is -0.16997, at -0.7518.
 _GELU_LOWEST = 0.17
 # A tensor that reaches this many times as far up as down gains more than a bit from being shifted.
@@ -53,16 +56,19 @@ class _Input:
     nodes: list[onnx.NodeProto]
 
 
-def quantize_per_token(model: onnx.ModelProto, ranges: dict[str, ActivationRange]) -> None:
+def quantize_per_token(
+    model: onnx.ModelProto, ranges: dict[str, ActivationRange], rows: Set[str] = frozenset()
+) -> None:
     """Replace every linear layer by an int8 one with a scale for each token, in place.
 
     Args:
-        model: A float32 graph whose linear layers all read [batch, length, in_features].
+        model: A float32 graph whose linear layers read [batch, length, in_features], or what is named in `rows`.
         ranges: What flows into each linear layer (`linear_layers.observe`).
+        rows: Names of values that are [n_tokens, features] already (`rows.flatten_rows`).
     """
-    if all(entry.domain != _DOMAIN for entry in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
+    add_domain(model)
     editor = GraphEditor(model.graph)
+    values = Values(model.graph)
     _count_tokens(editor)
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in linear_nodes(model.graph):
@@ -70,9 +76,9 @@ def quantize_per_token(model: onnx.ModelProto, ranges: dict[str, ActivationRange
     for name, nodes in readers.items():
         matrices = [editor.array(node.input[1]) for node in nodes]
         # Query, key and value read the same tensor, so it is quantised once, with one smoothing for the three.
-        quantized = _quantize_input(editor, name, matrices, ranges[name])
+        quantized = _quantize_input(editor, values, name, matrices, ranges[name], is_flat=name in rows)
         for number, (node, matrix) in enumerate(zip(nodes, matrices, strict=True)):
-            layer = _quantized_layer(editor, node, matrix, quantized)
+            layer = _quantized_layer(editor, node, matrix, quantized, is_flat=name in rows)
             editor.replace(node, quantized.nodes + layer if number == 0 else layer)
     editor.finish()
 
@@ -118,26 +124,41 @@ def smoothing(largest: FloatArray, matrices: list[FloatArray]) -> FloatArray:
     return scaled
 
 
-def _quantize_input(editor: GraphEditor, name: str, matrices: list[FloatArray], seen: ActivationRange) -> _Input:
+def _quantize_input(
+    editor: GraphEditor,
+    values: Values,
+    name: str,
+    matrices: list[FloatArray],
+    seen: ActivationRange,
+    *,
+    is_flat: bool,
+) -> _Input:
     factors = np.ones_like(seen.largest)
     nodes: list[onnx.NodeProto] = []
     ready, shift = name, None
     if seen.largest.max() > _WORTH_SMOOTHING * np.median(seen.largest):
         factors = smoothing(seen.largest, matrices)
-        ready = f"{name}.smooth"
-        nodes.append(helper.make_node("Mul", [name, editor.constant(f"{name}.unsmooth", 1 / factors)], [ready]))
+        # Readers beyond the linear layers, such as a residual, want the values as they are.
+        only_here = values.n_readers(name) == len(matrices)
+        if not (
+            only_here and (_smooth_norm(editor, values, name, factors) or _smooth_gate(editor, values, name, factors))
+        ):
+            ready = f"{name}.smooth"
+            nodes.append(helper.make_node("Mul", [name, editor.constant(f"{name}.unsmooth", 1 / factors)], [ready]))
     if -_GELU_LOWEST <= seen.lowest < 0 and seen.highest > -_WORTH_SHIFTING * seen.lowest:
         shift = (np.float32(_GELU_LOWEST) / factors).astype(np.float32)
         nodes.append(helper.make_node("Add", [ready, editor.constant(f"{name}.shift", shift)], [f"{name}.shifted"]))
         ready = f"{name}.shifted"
-    # QuantizeLinear wants the scales in one dimension, so batch and length are flattened into one.
-    rows = editor.constant(f"{name}.rows", np.array([-1, len(factors)], dtype=np.int64))
-    nodes.append(helper.make_node("Reshape", [ready, rows], [f"{name}.flat"]))
+    if not is_flat:
+        # QuantizeLinear wants the scales in one dimension, so batch and length are flattened into one.
+        rows = editor.constant(f"{name}.rows", np.array([-1, len(factors)], dtype=np.int64))
+        nodes.append(helper.make_node("Reshape", [ready, rows], [f"{name}.flattened"]))
+        ready = f"{name}.flattened"
     if shift is None:
-        nodes.append(helper.make_node("Abs", [f"{name}.flat"], [f"{name}.magnitude"]))
+        nodes.append(helper.make_node("Abs", [ready], [f"{name}.magnitude"]))
         magnitude, n_steps, zero_point = f"{name}.magnitude", 127, 128
     else:
-        magnitude, n_steps, zero_point = f"{name}.flat", 255, 0
+        magnitude, n_steps, zero_point = ready, 255, 0
     steps = editor.constant(f"per_token.one_{n_steps}th", np.float32(1 / n_steps))
     along = editor.constant("per_token.axis", np.array([1], dtype=np.int64))
     # A row of zeros gets the scale 0: whatever 0 / 0 is rounded to is multiplied by that scale afterwards.
@@ -147,7 +168,7 @@ def _quantize_input(editor: GraphEditor, name: str, matrices: list[FloatArray], 
         helper.make_node("Squeeze", [f"{name}.scales", along], [f"{name}.scale"]),
         helper.make_node(
             "QuantizeLinear",
-            [f"{name}.flat", f"{name}.scale", f"per_token.zeros_{zero_point}"],
+            [ready, f"{name}.scale", f"per_token.zeros_{zero_point}"],
             [f"{name}.int8"],
             axis=0,
         ),
@@ -155,8 +176,46 @@ def _quantize_input(editor: GraphEditor, name: str, matrices: list[FloatArray], 
     return _Input(f"{name}.int8", f"{name}.scales", f"per_token.zero_{zero_point}", factors, shift, nodes)
 
 
+def _smooth_norm(editor: GraphEditor, values: Values, name: str, factors: FloatArray) -> bool:
+    """Divide the weights of the layer normalisation that makes a value; whether there is one."""
+    node = values.maker(name, "LayerNormalization")
+    if node is None or not all(values.is_constant(each) for each in node.input[1:]):
+        return False
+    for position, weight in enumerate(node.input[1:], start=1):
+        node.input[position] = editor.constant(f"{name}.smoothed_{position}", editor.array(weight) / factors)
+    return True
+
+
+def _smooth_gate(editor: GraphEditor, values: Values, name: str, factors: FloatArray) -> bool:
+    """Divide the gate of a product, which is a part of a linear layer's output, by that layer's scales.
+
+    Args:
+        editor: The graph, in which layers before this one are int8 already.
+        values: The graph before any layer was.
+        name: The product, which nothing but linear layers reads.
+        factors: float32 [in_features], what to divide by.
+
+    Returns:
+        Whether it is such a product.
+    """
+    product = values.maker(name, "Mul")
+    for gate in () if product is None else product.input:
+        cut = values.maker(gate, "Split")
+        if cut is None or len(cut.input) > 1 or values.n_readers(gate) != 1:
+            continue
+        scales = f"{cut.input[0]}.weight_scales"
+        equal = editor.has(scales) and len(editor.array(scales)) == len(factors) * len(cut.output)
+        if equal and values.n_readers(cut.input[0]) == 1:
+            parts = np.split(editor.array(scales), len(cut.output))
+            position = list(cut.output).index(gate)
+            parts[position] = parts[position] / factors
+            editor.change(scales, np.concatenate(parts))
+            return True
+    return False
+
+
 def _quantized_layer(
-    editor: GraphEditor, node: onnx.NodeProto, matrix: FloatArray, quantized: _Input
+    editor: GraphEditor, node: onnx.NodeProto, matrix: FloatArray, quantized: _Input, *, is_flat: bool
 ) -> list[onnx.NodeProto]:
     out = node.output[0]
     weights, scales = quantize_columns(matrix * quantized.smoothing[:, None])
@@ -168,7 +227,7 @@ def _quantized_layer(
             "MatMulIntegerToFloat",
             [quantized.rows, f"{out}.weights", one, f"{out}.weight_scales", quantized.zero_point],
             [f"{out}.unscaled"],
-            domain=_DOMAIN,
+            domain=DOMAIN,
         ),
         helper.make_node("Mul", [f"{out}.unscaled", quantized.scales], [f"{out}.scaled"]),
     ]
@@ -179,6 +238,9 @@ def _quantized_layer(
             name = editor.constant(f"{out}.restore", restore)
             nodes.append(helper.make_node("Add", [ready, name], [f"{out}.restored"]))
             ready = f"{out}.restored"
+    if is_flat:
+        nodes[-1].output[0] = out
+        return nodes
     shape = _shape_of(editor, matrix.shape[1])
     return [*nodes, helper.make_node("Reshape", [ready, shape], [out])]
 

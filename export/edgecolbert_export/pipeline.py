@@ -209,7 +209,9 @@ def _build(
 
 def _quantized_graph(fp32: ModelManifest, profile: Profile, feeds: Iterator[Feeds]) -> bytes:
     # Graphs in memory hold every weight several times; none of them outlives this.
-    content: bytes = quantize(onnx.load_from_string(fp32.read_file(GRAPH_NAME)), profile, feeds).SerializeToString()
+    longest = max(fp32.encoding.query_length, fp32.encoding.document_length)
+    graph = quantize(onnx.load_from_string(fp32.read_file(GRAPH_NAME)), profile, feeds, longest=longest)
+    content: bytes = graph.SerializeToString()
     return content
 
 

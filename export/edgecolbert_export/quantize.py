@@ -13,12 +13,15 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
 from edgecolbert.errors import InputError
+from edgecolbert_export.attention import fuse_attention
+from edgecolbert_export.blocks import BLOCK, bound_attention
 from edgecolbert_export.embedding_rows import quantize_embedding_tables
-from edgecolbert_export.fusion import keep_residual_sums
+from edgecolbert_export.fusion import fuse_gelu, keep_residual_sums
 from edgecolbert_export.half_precision import store_in_half_precision
 from edgecolbert_export.linear_layers import Feeds, observe
 from edgecolbert_export.per_token import quantize_per_token
 from edgecolbert_export.quiet import quiet
+from edgecolbert_export.rows import flatten_rows
 from edgecolbert_export.verify import FP32_TOLERANCES, Tolerances
 
 # Level 4 multiplies int8 by int8 with one activation scale for each token and block.
@@ -108,13 +111,16 @@ def find_profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-def quantize(model: onnx.ModelProto, profile: Profile, feeds: Iterable[Feeds]) -> onnx.ModelProto:
+def quantize(
+    model: onnx.ModelProto, profile: Profile, feeds: Iterable[Feeds], *, longest: int | None = None
+) -> onnx.ModelProto:
     """Quantise a float32 graph.
 
     Args:
         model: The graph; it is left as it is.
         profile: What to make of it.
         feeds: Inputs of the graph for some typical texts, which show where activations are large.
+        longest: Most tokens of a text; None where it is not known.
 
     Returns:
         A new graph with the same inputs and outputs.
@@ -127,12 +133,22 @@ def quantize(model: onnx.ModelProto, profile: Profile, feeds: Iterable[Feeds]) -
     if profile.name == "fp16":
         store_in_half_precision(quantized)
         return quantized
+    # The floating-point profiles keep to the operators of the ONNX standard, which run elsewhere too.
+    fuse_attention(quantized)
+    fuse_gelu(quantized)
     if profile.name == "int8-fast":
-        quantize_per_token(quantized, observe(quantized, feeds))
+        rows = flatten_rows(quantized)
+        quantize_per_token(quantized, observe(quantized, feeds), rows)
     quantize_embedding_tables(quantized)
     if profile.block_size:
-        return _quantize_blockwise(quantized, profile.block_size)
-    return _quantize_dynamic(quantized) if profile.name == "int8-dynamic" else quantized
+        quantized = _quantize_blockwise(quantized, profile.block_size)
+    elif profile.name == "int8-dynamic":
+        quantized = _quantize_dynamic(quantized)
+    # Last, because those tools look into no branches. Deciding costs a few percent of the time of a short text, which
+    # only long ones pay back.
+    if longest is None or longest > 2 * BLOCK:
+        bound_attention(quantized)
+    return quantized
 
 
 def _quantize_blockwise(model: onnx.ModelProto, block_size: int) -> onnx.ModelProto:

@@ -96,3 +96,69 @@ def test_the_shift_of_gelu_is_taken_off_the_bias_where_only_the_bias_reads_it(ot
     ids = list(range(WORDS))
     for exact, out in zip(run(model, ids), run(shipped, ids), strict=True):
         assert np.abs(out - exact).max() < 0.02 * np.abs(exact).max()
+
+
+def outliers(source: list[onnx.NodeProto], **constants: np.ndarray) -> onnx.ModelProto:
+    """A linear layer that reads `x`, 64 channels of which one is far larger than the others."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+            *source,
+            helper.make_node("MatMul", ["x", "matrix"], ["out"]),
+        ],
+        "outliers",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, None])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(array.astype(np.float32), name)
+            for name, array in ({"table": TABLE[1:], "matrix": MATRIX} | constants).items()
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def large(channel: int) -> np.ndarray:
+    return np.where(np.arange(WIDTH) == channel, 60, 1)
+
+
+def close(model: onnx.ModelProto, least: float = 0.9995) -> onnx.ModelProto:
+    """The model in int8, which is as close to it as smoothing makes it."""
+    ids = list(range(WORDS - 1))
+    shipped = onnx.ModelProto()
+    shipped.CopyFrom(model)
+    quantize_per_token(shipped, observe(model, [{"input_ids": np.array([ids], dtype=np.int64)}]))
+    exact, out = run(model, ids)[0][0], run(shipped, ids)[0][0]
+    cosine = (exact * out).sum(axis=1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(out, axis=1)
+    assert cosine.min() > least
+    return shipped
+
+
+@pytest.mark.parametrize("bias", [(), ("shift",)])
+def test_smoothing_is_done_by_the_norm_that_nothing_else_reads(bias):
+    norm = helper.make_node("LayerNormalization", ["rows", "scale", *bias], ["x"])
+    shipped = close(outliers([norm], scale=large(3), shift=large(5) / 10))
+    assert operators(shipped).count("Mul") == 2  # of the step, and of the product by the scales
+
+
+def test_a_residual_reads_the_norm_as_it_was():
+    norm = helper.make_node("LayerNormalization", ["rows", "scale"], ["x"])
+    model = outliers([norm], scale=large(3))
+    model.graph.output.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, None))
+    shipped = close(model)
+    assert operators(shipped).count("Mul") == 3
+    assert np.array_equal(run(model, [1, 2])[1], run(shipped, [1, 2])[1])
+
+
+@pytest.mark.parametrize("gate", [0, 1])
+def test_smoothing_is_done_by_the_scales_of_the_layer_that_makes_the_gate(gate):
+    parts = ["gate", "other"] if gate == 0 else ["other", "gate"]
+    source = [
+        helper.make_node("MatMul", ["rows", "both"], ["halves"]),
+        helper.make_node("Split", ["halves"], parts, axis=-1, num_outputs=2),
+        helper.make_node("Tanh", ["other"], ["bounded"]),
+        helper.make_node("Mul", ["bounded", "gate"], ["x"]),
+    ]
+    both = rng.standard_normal((WIDTH, 2 * WIDTH)) * 0.1
+    both[:, gate * WIDTH + 7] *= 60
+    shipped = close(outliers(source, both=both), least=0.99)  # of two layers of rounding
+    assert operators(shipped).count("Mul") == 5  # two for each linear layer, and the product itself
