@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import platform
-import sqlite3
 import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgecolbert import __version__
 from edgecolbert.builtin import builtin_models
+from edgecolbert.connection import sqlite_facts
 from edgecolbert.encoder import Encoder, available_cores
-from edgecolbert.errors import EdgeColbertError
+from edgecolbert.errors import EdgeColbertError, MissingExtraError
 from edgecolbert.goldens import check_goldens
 
 _PACKAGES = ("numpy", "onnxruntime", "tokenizers", "usearch", "numkong", "sqlite-utils")
-# https://sqlite.org/wal.html#walreset: a rare race of two checkpoints can corrupt the file before this version.
-_WAL_RESET_FIXED = (3, 51, 3)
 
 
 def diagnose(model: str | None = None) -> dict[str, Any]:
@@ -57,17 +55,30 @@ def _processor() -> dict[str, Any]:
 
 
 def _sqlite(problems: list[str]) -> dict[str, Any]:
-    connection = sqlite3.connect(":memory:")
-    options = {row[0] for row in connection.execute("PRAGMA compile_options")}
-    connection.close()
+    facts = sqlite_facts()
+    options = facts["options"]
     if "OMIT_JSON" in options or "OMIT_WAL" in options:
         problems.append("This Python's SQLite was built without JSON or WAL, which the store needs.")
     return {
-        "version": sqlite3.sqlite_version,
+        "version": facts["version"],
         "threadsafe": next((option for option in options if option.startswith("THREADSAFE")), "unknown"),
         "fts5": "ENABLE_FTS5" in options,
-        "wal_reset_race": "fixed" if sqlite3.sqlite_version_info >= _WAL_RESET_FIXED else "present (rare)",
+        "wal_reset_fault": _fault(facts),
+        "encryption": _encryption(),
     }
+
+
+def _fault(facts: dict[str, Any]) -> str:
+    # docs/storage.md: only programs that write to a database beside this library can still meet it.
+    return "present, and avoided by edgecolbert" if facts["wal_reset_fault"] else "fixed in this version"
+
+
+def _encryption() -> str:
+    try:
+        facts = sqlite_facts(key_driver=True)
+    except MissingExtraError as error:
+        return f"not installed ({str(error).rpartition(': ')[2].rstrip('.')})"
+    return f"SQLCipher with SQLite {facts['version']}; wal_reset_fault: {_fault(facts)}"
 
 
 def _model(model: str | None, problems: list[str]) -> dict[str, Any]:

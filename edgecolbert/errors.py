@@ -11,6 +11,7 @@ EdgeColbertError
 │   ├── StoreFormatError       not ours, damaged, or from the future    (also ValueError)
 │   ├── StoreMismatchError     pinned to another model or setting       (also ValueError)
 │   ├── StoreReadOnlyError     a write was asked of a read-only store   (also PermissionError)
+│   ├── StoreKeyError          a key is wrong, missing or one too many  (also PermissionError)
 │   ├── StoreLockedError       another process holds the write lock     (also TimeoutError)
 │   └── StoreClosedError       used after close()                       (also ValueError)
 ├── InputError                 an argument, document or query is wrong  (also ValueError)
@@ -63,6 +64,10 @@ class StoreMismatchError(StoreError, ValueError):
 
 class StoreReadOnlyError(StoreError, PermissionError):
     """A write was asked of a store that can only be read."""
+
+
+class StoreKeyError(StoreError, PermissionError):
+    """The key of an encrypted database is wrong or missing, or a key was given for one that is not encrypted."""
 
 
 class StoreLockedError(StoreError, TimeoutError):

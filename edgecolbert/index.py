@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import index as whole_number
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from edgecolbert import limits
 from edgecolbert.connection import MEMORY
 from edgecolbert.documents import Document, check_id, check_size
 from edgecolbert.encoder import TokenEncoder
+from edgecolbert.encryption import Key, KeySource
 from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, StoreFormatError, StoreMismatchError
 from edgecolbert.passages import FloatArray, PassageEncoder
 from edgecolbert.pinning import (
@@ -63,19 +65,18 @@ class Index:
         encoder: TokenEncoder | None,
         *,
         named_model: str | Path | None = None,
-        timeout: float = 10.0,
     ) -> None:
         self._store = store
         self._pinned = pinned
         self._encoder = encoder
         self._named_model = named_model
-        self._timeout = timeout
         self._candidates: tuple[int, Candidates] | None = None
         self._lock = threading.RLock()
         self._closed = False
         self._in_snapshot = False
         self._checked_generation = -1
         self._counted = (-1, 0)
+        _OPEN.add(self)
 
     @classmethod
     def open(
@@ -90,6 +91,8 @@ class Index:
         tokens: TokenSettings | Mapping[str, int] | None = None,
         special_tokens: str | None = None,
         timeout: float = 10.0,
+        durability: Literal["full", "normal"] = "full",
+        key: KeySource | Key | None = None,
     ) -> Index:
         """Open a database file, or make one.
 
@@ -111,12 +114,17 @@ class Index:
                 tokens of the characters, so that no text can smuggle one in. Pinned in the file. An `Encoder` that is
                 passed says it itself.
             timeout: Seconds to wait while another process writes.
+            durability: "full": what was acknowledged survives a power cut. "normal": a power cut may take back the
+                last changes that were acknowledged, and leaves the file as it was before them; writing is faster.
+            key: The key of an encrypted file, or of a new one that is to be encrypted: a passphrase; 32 bytes, or as
+                many in hexadecimal digits; or a function that gives one of these. It is stored nowhere.
 
         Returns:
             The index; close it, or use it as a context manager.
 
         Raises:
             StoreMismatchError: If the file is pinned to another model or to other settings.
+            StoreKeyError: If the key is wrong, missing, or one too many.
             StoreError: If the file cannot be used: see `edgecolbert.errors`.
             ModelError: If the model cannot be used.
             InputError: If an argument is wrong.
@@ -133,7 +141,8 @@ class Index:
         identity = None if model is None else ModelIdentity.of(model, special_tokens=wanted)
         if identity is not None:
             check_choice(special_tokens, identity)
-        store = Store(os.fspath(path), create=create, read_only=read_only, timeout=timeout)
+        connecting: dict[str, Any] = {"timeout": timeout, "durability": durability, "key": Key.of(key)}
+        store = Store(os.fspath(path), create=create, read_only=read_only, **connecting)
         try:
             with store.snapshot():
                 pinned = store.encoding()
@@ -159,8 +168,8 @@ class Index:
             store.close()
             raise
         if model is None or isinstance(model, str | Path):
-            return cls(store, pinned, None, named_model=model, timeout=timeout)
-        return cls(store, pinned, model, timeout=timeout)
+            return cls(store, pinned, None, named_model=model)
+        return cls(store, pinned, model)
 
     def add(
         self, documents: Iterable[str | Mapping[str, Any]], *, progress: Progress | None = None, batch_size: int = 64
@@ -458,6 +467,7 @@ class Index:
                 token_storage=TokenSettings.pinned(pinned.settings, store.path).to_json(),
                 first_stage=None if first_stage is None else first_stage.stage.describe(),
                 file_bytes=store.file_bytes,
+                encrypted=store.encrypted,
                 **store.totals(encoding_id),
             )
 
@@ -537,7 +547,7 @@ class Index:
         model = self._model()
         # A connection of its own, so that searches of other threads need not wait; what is in memory has only the one.
         in_memory = own.path == MEMORY
-        store = own if in_memory else Store(own.path, create=False, timeout=self._timeout)
+        store = own if in_memory else own.another()
         lock = self._lock if in_memory else threading.RLock()
         try:
             tuner = Tuner(
@@ -652,6 +662,20 @@ class Index:
                 return None
             self._candidates = (number, candidates_of(found))
         return self._candidates[1]
+
+
+# Indexes of this process. The lock of one may be held by a thread that a forked process does not have, and nobody would
+# ever be told that the index cannot be used there.
+_OPEN: weakref.WeakSet[Index] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for index in list(_OPEN):
+        index._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _pin(

@@ -10,9 +10,11 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from edgecolbert.builtin import read_model
 from edgecolbert.encoder import Encoder, TokenEncoder
+from edgecolbert.encryption import Key, KeySource
 from edgecolbert.errors import CancelledError, InputError, StoreFormatError
 from edgecolbert.ingest import Ingest
 from edgecolbert.passages import PassageEncoder
@@ -32,6 +34,8 @@ def reencode(
     tokens: TokenSettings | Mapping[str, int] | None = None,
     progress: Progress | None = None,
     timeout: float = 10.0,
+    durability: Literal["full", "normal"] = "full",
+    key: KeySource | Key | None = None,
 ) -> int:
     """Encode every text of a database again and pin the database to the model.
 
@@ -44,6 +48,8 @@ def reencode(
             settings. What is not named stays as it is.
         progress: Called as `progress(done, total)` with numbers of texts; returning False stops.
         timeout: Seconds to wait while another process writes.
+        durability: As in `Index.open`.
+        key: As in `Index.open`.
 
     Returns:
         How many texts were encoded by this call.
@@ -54,7 +60,8 @@ def reencode(
         CancelledError: If `progress` returned False; the old vectors go on serving, and the next call continues.
     """
     asked_tokens = asked_for(tokens)
-    store = Store(os.fspath(path), create=False, timeout=timeout)
+    key = Key.of(key)
+    store = Store(os.fspath(path), create=False, timeout=timeout, durability=durability, key=key)
     try:
         with store.snapshot():
             serving = store.encoding()

@@ -77,6 +77,7 @@ class IndexStats:
         token_bytes: Bytes of the token embeddings.
         code_bytes: Bytes of the first stage's codes.
         file_bytes: Size of the database file.
+        encrypted: Whether the file is encrypted.
     """
 
     path: str
@@ -92,6 +93,7 @@ class IndexStats:
     token_bytes: int
     code_bytes: int
     file_bytes: int
+    encrypted: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The same as a dictionary that JSON can hold."""

@@ -6,9 +6,9 @@ import re
 import sqlite3
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from edgecolbert.connection import APPLICATION_ID, reading, writing
+from edgecolbert.connection import APPLICATION_ID, Connection, reading, writing
 from edgecolbert.errors import StoreFormatError, StoreReadOnlyError
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ _CREATED = re.compile(r"CREATE (?:VIRTUAL )?(TABLE|INDEX) (\w+)(?: ON (\w+))?")
 _DROPPED = re.compile(r"DROP TABLE (\w+)")
 
 
-def prepare_schema(connection: sqlite3.Connection, path: str | Path, *, read_only: bool) -> None:
+def prepare_schema(connection: Connection | sqlite3.Connection, path: str | Path, *, read_only: bool) -> None:
     """Bring a database to this version's schema, or refuse it untouched.
 
     Args:
@@ -195,7 +195,7 @@ def prepare_schema(connection: sqlite3.Connection, path: str | Path, *, read_onl
     _migrate(connection)
 
 
-def check_objects(connection: sqlite3.Connection, path: str | Path, version: int) -> None:
+def check_objects(connection: Connection | sqlite3.Connection, path: str | Path, version: int) -> None:
     """Refuse a database whose tables and indexes are not exactly those that this library makes.
 
     A trigger, a view in a table's place, a default value, a generated column or an index over an expression would run
@@ -262,12 +262,12 @@ def expected_objects(version: int) -> dict[tuple[str, str], tuple[str, str]]:
     return found
 
 
-def _version(connection: sqlite3.Connection) -> int:
+def _version(connection: Connection | sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def _migrate(connection: Connection | sqlite3.Connection) -> None:
     # Imported here: it costs more than a whole cold search, and only a new or old file needs it.
     from sqlite_utils import Database, Migrations
 
@@ -277,7 +277,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     # The lock first: of two processes that make the same file, the second must find the first one's schema.
     with writing(connection):
         if _version(connection) < SCHEMA_VERSION:
-            migrations.apply(Database(connection, execute_plugins=False))
+            migrations.apply(Database(cast("sqlite3.Connection", connection), execute_plugins=False))
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

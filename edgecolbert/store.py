@@ -25,6 +25,7 @@ import numpy.typing as npt
 from edgecolbert.codec import QuantizedTokens, stored_bytes
 from edgecolbert.connection import open_connection, reading, translated_errors, writing
 from edgecolbert.documents import Document, Record
+from edgecolbert.encryption import Key
 from edgecolbert.errors import EdgeColbertError, StoreError, StoreFormatError, StoreReadOnlyError
 from edgecolbert.filters import HAS_NUL, filter_sql, matches
 from edgecolbert.schema import prepare_schema
@@ -142,14 +143,24 @@ class Store:
         create: Make the file if it does not exist.
         read_only: Open without the right to write.
         timeout: Seconds to wait for another process's write lock.
+        durability: "full", or "normal" for commits that a power cut may take back.
+        key: The key of an encrypted file.
     """
 
     def __init__(
-        self, path: str | Path, *, create: bool = True, read_only: bool = False, timeout: float = 10.0
+        self,
+        path: str | Path,
+        *,
+        create: bool = True,
+        read_only: bool = False,
+        timeout: float = 10.0,
+        durability: str = "full",
+        key: Key | None = None,
     ) -> None:
         self.path = str(path)
         self.read_only = read_only
-        self._connection = open_connection(path, create=create, read_only=read_only, timeout=timeout)
+        self._access: dict[str, Any] = {"timeout": timeout, "durability": durability, "key": key}
+        self._connection = open_connection(path, create=create, read_only=read_only, **self._access)
         try:
             with translated_errors(path):
                 prepare_schema(self._connection, path, read_only=read_only)
@@ -160,6 +171,15 @@ class Store:
     def close(self) -> None:
         """Close the connection; SQLite folds its log into the file."""
         self._connection.close()
+
+    def another(self) -> Store:
+        """A second connection to the same file, with the same settings and key, for a thread of its own."""
+        return Store(self.path, create=False, read_only=self.read_only, **self._access)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the file is encrypted."""
+        return self._access["key"] is not None
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -967,7 +987,10 @@ class Store:
         self.check_writable()
         with translated_errors(self.path):
             self._run("VACUUM")
-            self._run("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.checkpoint()
+        # A commit starts the log again and cuts what VACUUM made of it.
+        with self.change():
+            pass
 
     @contextmanager
     def decoding_first_stage(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgecolbert.commands.output import add_database, add_json, print_json
+from edgecolbert.commands.output import add_database, add_json, database_key, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the file anew without what nobody needs."""
     from edgecolbert.index import Index
 
-    with Index.open(options.db, create=False) as index:
+    with Index.open(options.db, create=False, key=database_key(options)) as index:
         freed = index.compact()
         n_bytes = index.stats().file_bytes
     if options.json:

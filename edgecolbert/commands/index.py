@@ -11,6 +11,7 @@ from edgecolbert.commands.output import (
     add_json,
     add_model,
     add_token_storage,
+    database_key,
     positive,
     print_json,
     progress_bar,
@@ -39,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=positive, default=256, metavar="N", help="documents shown at a time (default: 256)"
     )
     add_token_storage(parser, "in a new database", ("8", "1"))
+    parser.add_argument(
+        "--durability",
+        choices=("full", "normal"),
+        default="full",
+        help="normal is faster, but a power cut may take back the last batches (default: full)",
+    )
     parser.add_argument(
         "--max-record-mb",
         type=positive,
@@ -78,6 +85,8 @@ def _run(options: argparse.Namespace) -> int:
             model=options.model,
             tokens=token_storage(options),
             special_tokens="literal" if options.literal_special_tokens else None,
+            durability=options.durability,
+            key=database_key(options),
         ) as index,
         progress_bar("documents") as update,
     ):

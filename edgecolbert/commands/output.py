@@ -10,12 +10,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from edgecolbert.encryption import Key, key_from_environment, key_from_file
 from edgecolbert.errors import InputError
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
-    """Add --db."""
+    """Add --db, and where to find the key of an encrypted one."""
     parser.add_argument("--db", required=True, metavar="FILE", help="the database file")
+    # Not the key itself, which every user of the machine could see in the list of processes.
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--key-env", metavar="NAME", help="an environment variable with the key of an encrypted database"
+    )
+    group.add_argument("--key-file", metavar="FILE", help="a file with the key of an encrypted database")
+
+
+def database_key(options: argparse.Namespace) -> Key | None:
+    """The key that the options of `add_database` name.
+
+    Args:
+        options: The command's options.
+
+    Returns:
+        The key, which is read when it is needed; None for a database without one.
+    """
+    if options.key_env is not None:
+        return key_from_environment(options.key_env)
+    return None if options.key_file is None else key_from_file(options.key_file)
 
 
 def add_model(parser: argparse.ArgumentParser, default: str) -> None:

@@ -9,6 +9,7 @@ from edgecolbert.commands.output import (
     add_json,
     add_model,
     add_token_storage,
+    database_key,
     print_json,
     progress_bar,
     token_storage,
@@ -28,9 +29,10 @@ def run(options: argparse.Namespace) -> int:
     from edgecolbert.index import Index
     from edgecolbert.reencoding import reencode
 
+    key = database_key(options)
     with progress_bar("texts") as update:
-        n_encoded = reencode(options.db, model=options.model, tokens=token_storage(options), progress=update)
-    with Index.open(options.db, create=False, read_only=True) as index:
+        n_encoded = reencode(options.db, model=options.model, tokens=token_storage(options), progress=update, key=key)
+    with Index.open(options.db, create=False, read_only=True, key=key) as index:
         stats = index.stats()
     if options.json:
         print_json(

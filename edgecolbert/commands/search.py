@@ -11,6 +11,7 @@ from edgecolbert.commands.output import (
     add_json,
     add_model,
     check_words,
+    database_key,
     excerpt,
     positive,
     print_json,
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     clock = Clock()
     query = check_words(options.query, "QUERY")
     with clock.stage("open"):
-        index = Index.open(options.db, model=options.model, create=False, read_only=True)
+        index = Index.open(options.db, model=options.model, create=False, read_only=True, key=database_key(options))
     with index:
         with clock.stage("load_model"):
             index.encode_queries([])

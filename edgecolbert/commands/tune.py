@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecolbert.beir import json_lines
-from edgecolbert.commands.output import add_database, add_json, positive, print_json, progress_bar
+from edgecolbert.commands.output import add_database, add_json, database_key, positive, print_json, progress_bar
 from edgecolbert.errors import InputError
 
 
@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     from edgecolbert.index import Index
 
     queries = None if options.queries is None else _read_queries(options.queries)
-    with Index.open(options.db, create=False) as index, progress_bar("steps") as update:
+    key = database_key(options)
+    with Index.open(options.db, create=False, key=key) as index, progress_bar("steps") as update:
         report = index.tune(
             queries,
             n_queries=options.n_queries,

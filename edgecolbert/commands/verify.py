@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgecolbert.commands.output import add_database, add_json, print_json
+from edgecolbert.commands.output import add_database, add_json, database_key, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     """Check a database; the exit code is 1 when something is wrong."""
     from edgecolbert.index import Index
 
-    with Index.open(options.db, create=False, read_only=True) as index:
+    with Index.open(options.db, create=False, read_only=True, key=database_key(options)) as index:
         report = index.verify()
     if options.json:
         print_json(report.as_dict())
