@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
 
@@ -514,6 +514,25 @@ def _check_path(path: Path, *, create: bool, read_only: bool) -> bool:
     return not found.st_size
 
 
+def database_uri(path: PurePath) -> str:
+    r"""The address of a database as SQLite takes it.
+
+    Args:
+        path: An absolute path.
+
+    Returns:
+        A file: URI. A share of Windows has its server in the path, since SQLite refuses an authority.
+
+    >>> from pathlib import PureWindowsPath
+    >>> database_uri(PureWindowsPath(r"C:\My notes\100%.db"))
+    'file:///C:/My%20notes/100%25.db'
+    >>> database_uri(PureWindowsPath(r"\\server\share\notes.db"))
+    'file:////server/share/notes.db'
+    """
+    uri = path.as_uri()
+    return uri.replace("file://", "file:////", 1) if path.drive.startswith("\\\\") else uri
+
+
 def _check_journal(path: Path) -> None:
     """Refuse a rollback journal that would make SQLite delete a file of the journal's choice.
 
@@ -605,7 +624,7 @@ def _connect(path: Path, driver: ModuleType, key: Key | None, options: str, *, t
     # Before anything is made, for a key that cannot be one.
     literal = None if key is None else key.literal()
     raw: sqlite3.Connection = driver.connect(
-        f"{path.absolute().as_uri()}?{options}",
+        f"{database_uri(path.absolute())}?{options}",
         uri=True,
         timeout=timeout,
         isolation_level=None,

@@ -10,9 +10,10 @@ from typing import Any
 from edgecolbert import __version__
 from edgecolbert.builtin import builtin_models
 from edgecolbert.connection import sqlite_facts
-from edgecolbert.encoder import Encoder, available_cores
 from edgecolbert.errors import EdgeColbertError, MissingExtraError
-from edgecolbert.goldens import check_goldens
+from edgecolbert.known_failures import known_failures
+from edgecolbert.sessions import described
+from edgecolbert.smoke import find_death
 
 _PACKAGES = ("numpy", "onnxruntime", "tokenizers", "usearch", "numkong", "sqlite-utils")
 
@@ -27,13 +28,20 @@ def diagnose(model: str | None = None) -> dict[str, Any]:
         Sections by name; `problems` lists what does not work, and is empty when all is well.
     """
     problems: list[str] = []
-    return {
-        "versions": _versions(problems),
-        "processor": _processor(),
-        "sqlite": _sqlite(problems),
-        "model": _model(model, problems),
-        "problems": problems,
-    }
+    report: dict[str, Any] = {"versions": _versions(problems)}
+    # What ends a child would end us: from here on nothing with compiled code is touched then.
+    death = find_death(model)
+    report["processor"] = _processor(with_kernels=death is None)
+    report["sqlite"] = _sqlite(problems)
+    # The fatal ones are what loading the model complains of.
+    problems += [described(failure) for failure in known_failures() if not failure.fatal]
+    if death is None:
+        report["model"] = _model(model, problems)
+    else:
+        report["model"] = {"built in": sorted(builtin_models())}
+        problems.append(death)
+    report["problems"] = problems
+    return report
 
 
 def _versions(problems: list[str]) -> dict[str, str]:
@@ -47,8 +55,13 @@ def _versions(problems: list[str]) -> dict[str, str]:
     return found
 
 
-def _processor() -> dict[str, Any]:
+def _processor(*, with_kernels: bool) -> dict[str, Any]:
+    if not with_kernels:
+        return {"machine": platform.machine()}
+    # What has compiled code is imported late: before a child has tried it, it may end the process.
     import numkong
+
+    from edgecolbert.encoder import available_cores
 
     kernels = sorted(name for name, usable in numkong.get_capabilities().items() if usable)
     return {"machine": platform.machine(), "cores": available_cores(), "kernels": kernels}
@@ -82,6 +95,9 @@ def _encryption() -> str:
 
 
 def _model(model: str | None, problems: list[str]) -> dict[str, Any]:
+    from edgecolbert.encoder import Encoder
+    from edgecolbert.goldens import check_goldens
+
     found: dict[str, Any] = {"built in": sorted(builtin_models())}
     try:
         begin = time.perf_counter()

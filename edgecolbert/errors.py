@@ -17,6 +17,7 @@ EdgeColbertError
 ├── InputError                 an argument, document or query is wrong  (also ValueError)
 │   └── InputTypeError         ... because of its type                  (also TypeError)
 ├── MissingExtraError          an optional dependency is not installed  (also ImportError)
+├── RuntimeUnusableError       onnxruntime cannot be used on this machine (also ImportError)
 └── CancelledError             a progress callback asked to stop
 ```
 
@@ -88,6 +89,14 @@ class InputTypeError(InputError, TypeError):
 
 class MissingExtraError(EdgeColbertError, ImportError):
     """An optional dependency is not installed."""
+
+
+class RuntimeUnusableError(EdgeColbertError, ImportError):
+    """onnxruntime cannot be imported here, or is known to end the process on this machine."""
+
+
+class RuntimeUnsafeWarning(UserWarning):
+    """The installed onnxruntime was reported to fail on processors like this one. Not an error."""
 
 
 class ModelWarning(UserWarning):

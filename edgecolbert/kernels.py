@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edgecolbert.errors import RuntimeUnusableError
 from edgecolbert.linalg import product
 from edgecolbert.sessions import import_onnxruntime
 
@@ -160,10 +161,13 @@ class OnnxruntimeKernel:
 
 @cache
 def _onnxruntime_kernel() -> OnnxruntimeKernel | None:
-    for signed in (True, False):
-        kernel = OnnxruntimeKernel(signed=signed)
-        if kernel.is_exact():
-            return kernel
+    try:
+        for signed in (True, False):
+            kernel = OnnxruntimeKernel(signed=signed)
+            if kernel.is_exact():
+                return kernel
+    except RuntimeUnusableError:  # an encoder of the user's own needs no onnxruntime, and searches without
+        return None
     return None
 
 

@@ -15,7 +15,7 @@ def main() -> None:
         {
             "id": path.stem,
             "text": path.read_text(encoding="utf-8"),
-            "metadata": {"words": len(path.read_text().split())},
+            "metadata": {"words": len(path.read_text(encoding="utf-8").split())},
         }
         for path in sorted(HANDBOOK.glob("*.md"))
     ]

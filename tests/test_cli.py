@@ -240,7 +240,7 @@ def test_a_file_that_is_not_utf_8_is_read_with_a_warning(shell: Shell, notes: Pa
 def test_a_file_whose_name_is_not_utf_8_is_skipped_with_a_warning(shell: Shell, notes: Path, path: Path) -> None:
     name = os.fsencode(notes) + b"/br\xfcn.txt"
     try:
-        Path(os.fsdecode(name)).write_text("brown")
+        Path(os.fsdecode(name)).write_text("brown", encoding="utf-8")
     except OSError:
         pytest.skip("this file system has only names in UTF-8")
     command = [sys.executable, "-m", "edgecolbert", "index", str(notes), "--db", str(path), "--model", TINY, "--json"]
