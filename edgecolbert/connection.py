@@ -705,8 +705,10 @@ def _harden(raw: sqlite3.Connection) -> None:
     # hold already while it looks, and for what it overlooks.
     raw.execute("PRAGMA trusted_schema = OFF")
     raw.execute("PRAGMA cell_size_check = ON")
-    raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, min(limits.VALUE_BYTES, 2**31 - 1))
-    if sys.version_info >= (3, 12) and hasattr(raw, "setconfig"):  # SQLCipher's driver has no such method
+    # SQLCipher's driver has neither method; who has the key of a file is no stranger.
+    if hasattr(raw, "setlimit"):
+        raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, min(limits.VALUE_BYTES, 2**31 - 1))
+    if sys.version_info >= (3, 12) and hasattr(raw, "setconfig"):
         # Nobody writes into the schema by its rows, not even SQL that got past everything else.
         raw.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
         raw.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_TRIGGER, False)
