@@ -208,8 +208,8 @@ class Store:
     def generation(self) -> int:
         """A number that grows with every change."""
         (value,) = self._one("SELECT value FROM state WHERE key = 'generation'")
-        if not isinstance(value, int):
-            raise self._wrong("its generation", "a whole number", value)
+        if not isinstance(value, int) or value < 0:
+            raise self._wrong("its generation", "a whole number of at least 0", value)
         return value
 
     @property
@@ -838,7 +838,7 @@ class Store:
         """
         row = self._run(
             "SELECT hash, CAST(text AS BLOB), CAST(metadata AS BLOB), source, checksum FROM documents "
-            "JOIN contents USING (content_id) WHERE id = ?",
+            "LEFT JOIN contents USING (content_id) WHERE id = ?",
             identifier,
         ).fetchone()
         if row is None:
