@@ -24,17 +24,20 @@ if TYPE_CHECKING:
     from edgecolbert.errors import ModelError as ModelError
     from edgecolbert.errors import ModelWarning as ModelWarning
     from edgecolbert.errors import StoreError as StoreError
+    from edgecolbert.errors import StoreWarning as StoreWarning
     from edgecolbert.fde import FdeSettings as FdeSettings
     from edgecolbert.fde import FirstStage as FirstStage
     from edgecolbert.index import Index as Index
     from edgecolbert.manifest import ModelManifest as ModelManifest
     from edgecolbert.muvera import MuveraSettings as MuveraSettings
     from edgecolbert.reencoding import reencode as reencode
+    from edgecolbert.repair import recover as recover
     from edgecolbert.results import AddReport as AddReport
     from edgecolbert.results import Hit as Hit
     from edgecolbert.results import IndexStats as IndexStats
     from edgecolbert.results import Passage as Passage
     from edgecolbert.results import Problem as Problem
+    from edgecolbert.results import RepairReport as RepairReport
     from edgecolbert.results import VerifyReport as VerifyReport
     from edgecolbert.scoring import maxsim as maxsim
     from edgecolbert.token_settings import TokenSettings as TokenSettings
@@ -60,12 +63,15 @@ _HOMES = {
     "MuveraSettings": "muvera",
     "Passage": "results",
     "Problem": "results",
+    "RepairReport": "results",
     "StoreError": "errors",
+    "StoreWarning": "errors",
     "TokenEncoder": "encoder",
     "TokenSettings": "token_settings",
     "VerifyReport": "results",
     # Its module is not called maxsim: importing a submodule sets an attribute of the package, over the function.
     "maxsim": "scoring",
+    "recover": "repair",
     "reencode": "reencoding",
 }
 

@@ -221,7 +221,8 @@ class MuveraCandidates:
             if len(code) != codes.shape[1]:
                 raise StoreFormatError(
                     f"{store.path}: the code of passage {passage_id} has {len(code)} bytes, expected {codes.shape[1]}. "
-                    "Run `edgecolbert tune --rebuild --db FILE` to make the first stage again."
+                    "Run `edgecolbert repair --db FILE` or `edgecolbert tune --rebuild --db FILE` to make the first "
+                    "stage again."
                 )
             codes[row], contents[row] = np.frombuffer(code, dtype=np.int8), content_id
         self._codes, self._contents, self._generation = codes, contents, generation
@@ -242,8 +243,8 @@ def check_complete(store: Store, encoding_id: int, n_codes: int) -> None:
     if n_codes < n_passages:
         raise StoreFormatError(
             f"{store.path}: {n_passages} passages have {n_codes} codes, so a search would miss some. The texts are "
-            "unharmed: search with exact=True, and run `edgecolbert tune --rebuild --db FILE` to make the first stage "
-            "again."
+            "unharmed: search with exact=True, and run `edgecolbert repair --db FILE` or `edgecolbert tune --rebuild "
+            "--db FILE` to make the first stage again."
         )
 
 

@@ -12,10 +12,12 @@ import random
 import sqlite3
 import struct
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
@@ -142,6 +144,7 @@ class Connection:
             self._guard.close()
         self._raw.close()
         _OPEN.discard(self)
+        _PLAIN_FILES.close_unneeded()
         if self.leaves_log and self._path is not None:
             self.leaves_log = False
             _remove_empty_log(self._path)
@@ -154,6 +157,7 @@ class Connection:
             _protect(fresh)
             self._raw.close()
             self._raw = fresh
+            self.identity = _identity(self._path)
 
     def checkpoint_if_due(self) -> None:
         """Fold the log into the file if it has become long; what was committed is safe either way."""
@@ -243,7 +247,66 @@ _OPEN: weakref.WeakSet[Connection] = weakref.WeakSet()
 _INHERITED_FILES: set[tuple[int, int]] = set()
 
 
+class _PlainFiles:
+    """Descriptors of `read_plainly`, which are closed only when no connection of this process has their file open."""
+
+    def __init__(self) -> None:
+        # Reentrant: a handler of a signal may close an index.
+        self._lock = threading.RLock()
+        # Those that nobody reads from, by file.
+        self._idle: dict[tuple[int, int], list[int]] = {}
+        # Connections that are being opened: each may hold locks already, though it is not in `_OPEN` yet.
+        self._opening = 0
+
+    def take(self, path: str | Path) -> tuple[int, tuple[int, int]]:
+        """A descriptor of a file, and what the file is told apart by."""
+        identity = _identity(Path(path))
+        with self._lock:
+            idle = self._idle.get(identity) if identity is not None else None
+            if idle and identity is not None:
+                return idle.pop(), identity
+        descriptor = os.open(path, os.O_RDONLY)
+        found = os.fstat(descriptor)
+        return descriptor, (found.st_dev, found.st_ino)
+
+    def give_back(self, descriptor: int, identity: tuple[int, int]) -> None:
+        """Close a descriptor, now or when that does no harm any more."""
+        with self._lock:
+            self._idle.setdefault(identity, []).append(descriptor)
+        self.close_unneeded()
+
+    def close_unneeded(self) -> None:
+        """Close what can be closed."""
+        with self._lock:
+            if self._opening or not self._idle:
+                return
+            in_use = {connection.identity for connection in list(_OPEN)}
+            for identity in [identity for identity in self._idle if identity not in in_use]:
+                for descriptor in self._idle.pop(identity, ()):
+                    os.close(descriptor)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Nothing is closed meanwhile: a connection that is being opened would lose its locks before it is known."""
+        with self._lock:
+            self._opening += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._opening -= 1
+            self.close_unneeded()
+
+    def renew(self) -> None:
+        """In a forked process: other threads of the parent may have held the lock, and been opening files."""
+        self._lock, self._opening = threading.RLock(), 0
+
+
+_PLAIN_FILES = _PlainFiles()
+
+
 def _disown_all() -> None:
+    _PLAIN_FILES.renew()
     for connection in list(_OPEN):
         connection.disown()
     _OPEN.clear()
@@ -299,7 +362,7 @@ def open_connection(
     _check_process(path, encrypted=key is not None)
     driver = sqlite3 if key is None else cipher_driver()
     had_log = _log(path).exists()
-    with _unreadable_explained(path, key), translated_errors(path):
+    with _unreadable_explained(path, key), _PLAIN_FILES.kept(), translated_errors(path):
         immutable = False
         if read_only:
             raw, immutable = _connect_read_only(path, driver, key, timeout=timeout)
@@ -320,9 +383,64 @@ def open_connection(
         except BaseException:
             connection.close()
             raise
-    # A file that was just made has its number only now.
-    connection.identity = _identity(path)
+        # A file that was just made has its number only now.
+        connection.identity = _identity(path)
     return connection
+
+
+def open_copy(path: str | Path, key: Key | None = None) -> sqlite3.Connection:
+    """Open an empty file that a backup is to fill, by the driver and with the key of what is copied.
+
+    Not a `Connection`: everything about the copy is copied, and whoever makes it puts it on the disk as a whole.
+
+    Args:
+        path: The file, which nobody else uses.
+        key: The key of the database that is copied, where it has one.
+
+    Returns:
+        The driver's connection, as `Connection.backup` wants it.
+    """
+    driver = sqlite3 if key is None else cipher_driver()
+    with translated_errors(path):
+        raw = _connect(Path(path), driver, key, "mode=rw", timeout=0.0)
+        try:
+            _harden(raw)
+        except BaseException:
+            raw.close()
+            raise
+    return raw
+
+
+@contextmanager
+def read_plainly(path: str | Path) -> Iterator[FileIO]:
+    """Read a file that may be a database by other means than SQLite.
+
+    POSIX drops all locks that a process has on a file as soon as the process closes any descriptor of it. So a file
+    that is opened and closed by hand while a connection of this process has it open loses the connection its locks, and
+    another process could then remove the log that the connection writes to. Here the descriptor is closed only when no
+    connection of this process has the file open, however often and wherever the file is read until then.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The open file, without a buffer. Do not close it.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+    if os.name == "nt":
+        # There locks belong to a handle, and a file with an open one can be neither renamed nor deleted.
+        with open(path, "rb", buffering=0) as file:
+            yield file
+        return
+    descriptor, identity = _PLAIN_FILES.take(path)
+    try:
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            file.seek(0)
+            yield file
+    finally:
+        _PLAIN_FILES.give_back(descriptor, identity)
 
 
 def sqlite_facts(key_driver: bool = False) -> dict[str, Any]:
@@ -368,7 +486,8 @@ def reading(connection: Connection | sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         if connection.in_transaction:
-            connection.execute("COMMIT")
+            # Nothing was written. A COMMIT fails after a damaged page was met, and would leave the transaction open.
+            connection.execute("ROLLBACK")
 
 
 @contextmanager
@@ -423,7 +542,7 @@ def translated_errors(path: str | Path) -> Iterator[None]:
             f"{path} is damaged: a stored value cannot be read ({error}). Nothing was changed. Restore it from a "
             "backup, or run `edgecolbert verify --db FILE` to see what can still be read."
         ) from error
-    except _driver_errors() as error:
+    except driver_errors() as error:
         if type(error).__name__ == "ProgrammingError" and "closed database" in str(error):
             raise StoreClosedError(f"{path} was closed while it was in use. Open it again with Index.open.") from error
         code = _code(error)
@@ -440,7 +559,8 @@ def translated_errors(path: str | Path) -> Iterator[None]:
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise StoreFormatError(
                 f"{path} is damaged or not a database ({error}). Nothing was changed. Restore it from a backup, or "
-                "run `edgecolbert verify --db FILE` to see what can still be read."
+                "keep what can be read with `edgecolbert repair --db FILE --out NEW`; `edgecolbert verify --db FILE` "
+                "says what is damaged."
             ) from error
         if code == sqlite3.SQLITE_FULL:
             raise StoreError(
@@ -450,10 +570,15 @@ def translated_errors(path: str | Path) -> Iterator[None]:
         raise StoreError(f"{path}: SQLite says: {error}.") from error
 
 
-def _driver_errors() -> tuple[type[Exception], ...]:
+def driver_errors() -> tuple[type[Exception], ...]:
     """The errors of all drivers in use; SQLCipher's are no subclasses of `sqlite3.Error`."""
     cipher = sys.modules.get("sqlcipher3.dbapi2")
     return (sqlite3.Error,) if cipher is None else (sqlite3.Error, cipher.Error)
+
+
+def means_damage(error: Exception) -> bool:
+    """Whether an error of a driver says that a file cannot be read, and not that it is locked or closed."""
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
 
 
 def _code(error: BaseException | None) -> int:
@@ -587,8 +712,7 @@ def _unreadable_explained(path: Path, key: Key | None) -> Iterator[None]:
         if code not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN) or shared or not path.exists():
             raise
         try:
-            # No connection of ours has it open, so there is no lock that closing it could drop.
-            with path.open("rb") as file:
+            with read_plainly(path) as file:
                 head = file.read(_PAGE_SIZE)
         except OSError as unreadable:
             raise StoreError(f"{path} cannot be read: {unreadable}.") from unreadable
@@ -602,7 +726,7 @@ def _unreadable_explained(path: Path, key: Key | None) -> Iterator[None]:
                 f"{path} cannot be read with this key: the key is wrong, or the file is not an encrypted edgecolbert "
                 "database. It was left as it is."
             ) from error
-        if not plain and _looks_encrypted(head, path.stat().st_size):
+        if not plain and looks_encrypted(head, path.stat().st_size):
             raise StoreKeyError(
                 f"{path} seems to be encrypted: pass its key, as Index.open(path, key=...) or with --key-env or "
                 "--key-file. It was left as it is."
@@ -614,8 +738,16 @@ def _unreadable_explained(path: Path, key: Key | None) -> Iterator[None]:
         raise
 
 
-def _looks_encrypted(head: bytes, n_bytes: int) -> bool:
-    """Whether a file is whole pages of bytes without structure, as SQLCipher writes; few other files are."""
+def looks_encrypted(head: bytes, n_bytes: int) -> bool:
+    """Whether a file is whole pages of bytes without structure, as SQLCipher writes; few other files are.
+
+    Args:
+        head: Its first page.
+        n_bytes: Its size.
+
+    Returns:
+        Whether it seems to be encrypted.
+    """
     # Of 4096 random bytes hardly any value is missing (e^-16 each), and none is frequent.
     return n_bytes % _PAGE_SIZE == 0 and len(set(head)) > 240 and max(map(head.count, set(head))) < 64
 
@@ -650,7 +782,7 @@ def _connect_read_only(
     raw = _connect(path, driver, key, "mode=ro", timeout=timeout)
     try:
         raw.execute("PRAGMA schema_version")
-    except _driver_errors() as error:
+    except driver_errors() as error:
         raw.close()
         if not isinstance(error, driver.OperationalError):
             raise
@@ -737,7 +869,7 @@ def _start_log(connection: Connection, timeout: float) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
-        except _driver_errors() as error:
+        except driver_errors() as error:
             if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         time.sleep(0.02)
@@ -745,7 +877,7 @@ def _start_log(connection: Connection, timeout: float) -> None:
 
 def _remove_empty_log(path: Path) -> None:
     """Let SQLite remove a log without entries, if nobody else has the file open; only it can know that."""
-    with suppress(OSError, sqlite3.Error):
+    with suppress(OSError, sqlite3.Error), _PLAIN_FILES.kept():
         if _log(path).stat().st_size == 0 and os.access(path, os.W_OK):
             raw = _connect(path, sqlite3, None, "mode=rw", timeout=0.0)
             try:

@@ -103,5 +103,9 @@ class ModelWarning(UserWarning):
     """A model can be used, but its folder leaves something out or says it wrongly. Not an error."""
 
 
+class StoreWarning(UserWarning):
+    """A database can be used, but not all that is in it, or a file beside it needs a look. Not an error."""
+
+
 class CancelledError(EdgeColbertError):
     """A progress callback asked to stop; what was acknowledged before stays."""

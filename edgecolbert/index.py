@@ -16,6 +16,7 @@ import numpy as np
 
 from edgecolbert import limits
 from edgecolbert.connection import MEMORY
+from edgecolbert.damage import RAISE, SKIP, Skipped, check_policy
 from edgecolbert.documents import Document, check_id, check_size
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.encryption import Key, KeySource
@@ -31,7 +32,7 @@ from edgecolbert.pinning import (
     pin_special_tokens,
     pinned_options,
 )
-from edgecolbert.results import AddReport, Hit, IndexStats, VerifyReport
+from edgecolbert.results import AddReport, Hit, IndexStats, RepairReport, VerifyReport
 from edgecolbert.search import SHORT_QUERY, Best, hits, ranked_documents, score_contents
 from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.token_settings import TokenSettings, asked_for
@@ -65,6 +66,7 @@ class Index:
         encoder: TokenEncoder | None,
         *,
         named_model: str | Path | None = None,
+        on_damage: str = RAISE,
     ) -> None:
         self._store = store
         self._pinned = pinned
@@ -76,6 +78,8 @@ class Index:
         self._in_snapshot = False
         self._checked_generation = -1
         self._counted = (-1, 0)
+        self._damaged_records: frozenset[str] = frozenset()
+        self._on_damage = on_damage
         _OPEN.add(self)
 
     @classmethod
@@ -93,6 +97,7 @@ class Index:
         timeout: float = 10.0,
         durability: Literal["full", "normal"] = "full",
         key: KeySource | Key | None = None,
+        on_damage: str = RAISE,
     ) -> Index:
         """Open a database file, or make one.
 
@@ -118,6 +123,8 @@ class Index:
                 last changes that were acknowledged, and leaves the file as it was before them; writing is faster.
             key: The key of an encrypted file, or of a new one that is to be encrypted: a passphrase; 32 bytes, or as
                 many in hexadecimal digits; or a function that gives one of these. It is stored nowhere.
+            on_damage: What a search does that meets a damaged row: "raise" an error that names the documents, or
+                "skip" it with a `StoreWarning` that names them and give the rest.
 
         Returns:
             The index; close it, or use it as a context manager.
@@ -136,6 +143,7 @@ class Index:
         if fde is not None:
             _check_fde(fde)
         asked_tokens = asked_for(tokens)
+        check_policy(on_damage)
         # For a new file; one that is there says how it wants its model.
         wanted = AS_MODEL if special_tokens is None else check_special_tokens(special_tokens)
         identity = None if model is None else ModelIdentity.of(model, special_tokens=wanted)
@@ -168,8 +176,8 @@ class Index:
             store.close()
             raise
         if model is None or isinstance(model, str | Path):
-            return cls(store, pinned, None, named_model=model)
-        return cls(store, pinned, model)
+            return cls(store, pinned, None, named_model=model, on_damage=on_damage)
+        return cls(store, pinned, model, on_damage=on_damage)
 
     def add(
         self, documents: Iterable[str | Mapping[str, Any]], *, progress: Progress | None = None, batch_size: int = 64
@@ -367,10 +375,18 @@ class Index:
         _check_recall(min_recall, exact=exact or n_candidates is not None)
         vectors = self.encode_queries(queries)
         with self._reading() as store:
-            ranked = self.ranked(
-                vectors, k=k, n_candidates=n_candidates, min_recall=min_recall, exact=exact, filter=filter
-            )
-            return [hits(store, documents) for documents in ranked]
+            skipped = Skipped() if self._on_damage == SKIP else None
+            wanted = k
+            while True:
+                ranked = self._ranked(vectors, wanted, n_candidates, min_recall, exact, filter, skipped)
+                found = [hits(store, documents, skipped)[:k] for documents in ranked]
+                if all(len(some) == k or len(all_) < wanted for some, all_ in zip(found, ranked, strict=True)):
+                    break
+                # Damaged documents took the places of others, which are further down.
+                wanted *= 2
+            if skipped is not None:
+                skipped.warn(store)
+            return found
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatArray]:
         """Token embeddings of queries, as the index's model gives them; the first call loads the model.
@@ -413,24 +429,48 @@ class Index:
             For each query at most `k` ids with the score and offsets of the best passage.
         """
         with self._reading() as store:
+            skipped = Skipped() if self._on_damage == SKIP else None
+            ranked = self._ranked(queries, k, n_candidates, min_recall, exact, filter, skipped)
+            if skipped is not None:
+                skipped.warn(store)
+            return ranked
+
+    def _ranked(
+        self,
+        queries: Sequence[FloatArray],
+        k: int,
+        n_candidates: int | None,
+        min_recall: float | None,
+        exact: bool,
+        filter: Mapping[str, Any] | None,  # noqa: A002 - the field's word
+        skipped: Skipped | None,
+    ) -> list[list[tuple[str, Best]]]:
+        """What `ranked` promises; `skipped` takes note of what is left out, None raises."""
+        with self._reading() as store:
             encoding_id = self._serving_id()
-            selected = None if filter is None else self._selected(filter)
+            selected = None if filter is None else self._selected(filter, skipped)
             allowed = None if selected is None else np.fromiter(selected, dtype=np.int64, count=len(selected))
             n_texts = self._count_documents() if allowed is None else len(allowed)
-            first_stage = None if exact else self._first_stage(encoding_id)
+            first_stage = None if exact else self._sound_first_stage(encoding_id, skipped)
             width_of = self._widths(encoding_id, k, n_candidates, min_recall)
             widths = [width_of(len(query)) for query in queries]
             whole = [query for query, width in zip(queries, widths, strict=True) if not first_stage or n_texts <= width]
             # Queries that score everything read it together, and nothing is read where there are none.
             chosen = None if selected is None else list(selected)
-            every = iter(score_contents(store, encoding_id, whole, chosen) if whole else [])
+            every = iter(score_contents(store, encoding_id, whole, chosen, skipped) if whole else [])
             ranked = []
             for query, width in zip(queries, widths, strict=True):
                 if first_stage is None or n_texts <= width:
                     best = next(every)
                 else:
-                    contents = first_stage.nearest_contents(store, query, width, allowed)
-                    (best,) = score_contents(store, encoding_id, [query], contents)
+                    contents: Sequence[int] | None = chosen
+                    try:
+                        contents = first_stage.nearest_contents(store, query, width, allowed)
+                    except StoreFormatError as error:
+                        if skipped is None:
+                            raise
+                        skipped.first_stage = str(error)
+                    (best,) = score_contents(store, encoding_id, [query], contents, skipped)
                 ranked.append(ranked_documents(store, best, k, selected))
             return ranked
 
@@ -467,12 +507,17 @@ class Index:
                 token_storage=TokenSettings.pinned(pinned.settings, store.path).to_json(),
                 first_stage=None if first_stage is None else first_stage.stage.describe(),
                 file_bytes=store.file_bytes,
+                free_bytes=store.free_bytes,
                 encrypted=store.encrypted,
                 **store.totals(encoding_id),
             )
 
-    def verify(self) -> VerifyReport:
+    def verify(self, *, full: bool = True) -> VerifyReport:
         """Check everything that is stored: the file's structure, every checksum, and that all parts fit together.
+
+        Args:
+            full: False checks only the structure, the counts, and whether the first stage has every passage, without
+                reading the token embeddings: bits that changed inside them, or inside a text, are not found.
 
         Returns:
             A report whose `problems` is empty when all is well. Nothing is changed.
@@ -480,7 +525,113 @@ class Index:
         from edgecolbert.verification import verify_store  # a search does without it
 
         with self._lock:
-            return verify_store(self._open_store())
+            return verify_store(self._open_store(), full=full)
+
+    def repair(self, *, progress: Progress | None = None) -> RepairReport:
+        """Make damaged vectors again from the texts, and a damaged first stage from the vectors, in this file.
+
+        Where SQLite itself finds the file damaged, nothing is changed: `edgecolbert.recover` then makes a new file of
+        what can be read.
+
+        Args:
+            progress: Called as `progress(done, total)` with numbers of texts; returning False stops.
+
+        Returns:
+            What was made again, and which documents are damaged themselves.
+
+        Raises:
+            StoreFormatError: If the file's structure is damaged.
+            ModelError: If vectors must be made again and the model cannot be loaded; nothing was changed.
+            InputError: If that model is an encoder of your own and was not passed; nothing was changed.
+            CancelledError: If `progress` returned False; what was made again stays.
+        """
+        from edgecolbert.repair import repair_store  # only where something is wrong
+
+        with self._reading():
+            self._serving_id()
+        self._candidates = None
+        return repair_store(self._open_store(), self._lock, self._pinned, self._model, progress)
+
+    def backup(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
+        """Copy the database as it is now into one new file; other processes may go on writing.
+
+        The copy of an encrypted database is encrypted with the same key.
+
+        Args:
+            path: Where the copy is to appear, when it is whole and was checked. Nothing is ever replaced.
+            progress: Called as `progress(done, total)` in bytes; returning False stops.
+
+        Returns:
+            The size of the copy in bytes.
+
+        Raises:
+            StoreError: If there is a file at `path` already, the copy cannot be written, or is not sound.
+            CancelledError: If `progress` returned False; nothing is left of the copy.
+        """
+        from edgecolbert.backup import back_up  # a search does without it
+
+        with self._own_connection() as store:
+            return back_up(store, path, progress)
+
+    def dump(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
+        """Write all documents with their token embeddings as JSON Lines that other programs can read.
+
+        The file is plain text, also where the database is encrypted.
+
+        Args:
+            path: The new file; compressed where its name ends with .gz. Nothing is ever replaced.
+            progress: Called as `progress(done, total)` in documents; returning False stops.
+
+        Returns:
+            How many documents were written.
+
+        Raises:
+            StoreFormatError: If a document or a vector is damaged.
+            StoreError: If there is a file at `path` already, or it cannot be written.
+            CancelledError: If `progress` returned False; nothing is left of the file.
+        """
+        from edgecolbert.interchange import dump_store  # a search does without it
+
+        with self._own_connection() as store:
+            return dump_store(store, path, progress)
+
+    @classmethod
+    def load(
+        cls,
+        dump: str | os.PathLike[str],
+        path: str | os.PathLike[str],
+        *,
+        model: Model = None,
+        reencode: bool = False,
+        progress: Progress | None = None,
+        key: KeySource | Key | None = None,
+    ) -> Index:
+        """Make a database of what `dump` wrote.
+
+        Args:
+            dump: The file that `dump` wrote, compressed or not.
+            path: Where the database is to appear when it is whole. Nothing is ever replaced.
+            model: The model that the vectors were made with, where it is not to be found by its name; or, with
+                `reencode`, the one to make new vectors with.
+            reencode: Make new vectors from the texts, with `model`.
+            progress: Called as `progress(done, total)` in documents; returning False stops.
+            key: The key to encrypt the new database with, as in `open`; the dump itself is never encrypted.
+
+        Returns:
+            The new index. Its searches give the same scores as those of the one that was dumped.
+
+        Raises:
+            InputError: If a line is wrong; the message names it.
+            StoreMismatchError: If the model has another fingerprint and `reencode` is False.
+            StoreError: If there is a file at `path` already, or it cannot be written.
+            CancelledError: If `progress` returned False. What was loaded is kept under a name that says so, and the
+                same call goes on from there.
+        """
+        from edgecolbert.interchange import load_dump
+
+        key = Key.of(key)
+        load_dump(dump, path, model=model, reencode=reencode, progress=progress, key=key)
+        return cls.open(path, model=model, create=False, key=key)
 
     def compact(self) -> int:
         """Give back the space of deleted documents, and of texts that an interrupted `add` left behind.
@@ -591,6 +742,20 @@ class Index:
                 finally:
                     self._in_snapshot = False
 
+    @contextmanager
+    def _own_connection(self) -> Iterator[Store]:
+        """A second connection for what takes long, so that other threads go on; what is in memory has only the one."""
+        with self._lock:
+            own = self._open_store()
+            if own.path == MEMORY:
+                yield own
+                return
+        store = own.another(read_only=True)
+        try:
+            yield store
+        finally:
+            store.close()
+
     def _open_store(self) -> Store:
         if self._closed:
             raise StoreClosedError(f"The index on {self._store.path} was closed. Open it again with Index.open.")
@@ -621,13 +786,23 @@ class Index:
             self._counted = (generation, self._store.count_documents())
         return self._counted[1]
 
-    def _selected(self, conditions: Mapping[str, Any]) -> dict[int, list[str]]:
+    def _selected(self, conditions: Mapping[str, Any], skipped: Skipped | None) -> dict[int, list[str]]:
         """The documents that a filter selects, from records that were checked since the file last changed."""
         if self._checked_generation != self._store.generation:
             # A flipped bit in metadata would silently leave a document out.
-            self._store.check_documents()
+            if skipped is None:
+                self._store.check_documents()
+                self._damaged_records = frozenset()
+            else:
+                self._damaged_records = frozenset(self._store.damaged_documents())
             self._checked_generation = self._store.generation
-        return self._store.matching_documents(conditions)
+        damaged = self._damaged_records
+        if skipped is None or not damaged:
+            return self._store.matching_documents(conditions)
+        skipped.documents.update(damaged)
+        # Metadata that is not JSON any more would stop the filter itself.
+        matching = self._store.matching_documents(conditions, without=damaged)
+        return {number: names for number, names in matching.items() if names}
 
     def _widths(
         self, encoding_id: int, k: int, n_candidates: int | None, min_recall: float | None
@@ -648,6 +823,16 @@ class Index:
                 "its first stage was made again. Run `edgecolbert tune --db FILE`, or give n_candidates."
             )
         return lambda n: max(SHORT_QUERY_CANDIDATES if n < SHORT_QUERY else LONG_QUERY_CANDIDATES, 2 * k)
+
+    def _sound_first_stage(self, encoding_id: int, skipped: Skipped | None) -> Candidates | None:
+        """The first stage that serves; none where it is damaged and that is to be passed over."""
+        try:
+            return self._first_stage(encoding_id)
+        except StoreFormatError as error:
+            if skipped is None:
+                raise
+            skipped.first_stage = str(error)
+            return None
 
     def _first_stage(self, encoding_id: int) -> Candidates | None:
         """The first stage that serves, or None before there is one."""

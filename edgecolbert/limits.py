@@ -39,6 +39,9 @@ MODEL_FILE_BYTES = 2 * _GIB
 VALUE_BYTES = 256 * _MIB
 """Bytes of one value that SQLite reads or writes; raise it together with RECORD_BYTES."""
 
+DUMP_LINE_BYTES = _GIB
+"""Bytes of one line of a dump: a document with its token embeddings."""
+
 _NAMES = tuple(name for name in globals() if name.isupper() and not name.startswith("_"))
 
 

@@ -67,7 +67,7 @@ def reencode(
             serving = store.encoding()
         if serving is None:
             raise StoreFormatError(f"{store.path} is pinned to no model: nothing was ever added to it.")
-        encoder = _load(serving, model, store.path)
+        encoder = load_encoder(serving, model, store.path)
         identity = ModelIdentity.of(encoder)
         stored = TokenSettings(**TokenSettings.pinned(serving.settings, store.path).to_json() | asked_tokens)
         building = _building(store, serving, identity, stored)
@@ -79,7 +79,21 @@ def reencode(
         store.close()
 
 
-def _load(serving: PinnedEncoding, model: Model, path: str) -> TokenEncoder:
+def load_encoder(serving: PinnedEncoding, model: Model, path: str) -> TokenEncoder:
+    """The model to make new vectors with.
+
+    Args:
+        serving: What the old ones were made with.
+        model: As `reencode` takes it.
+        path: The file they are in, for messages.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        InputError: If `model` is None and the old one is an encoder of the user's own.
+        StoreMismatchError: If the old one is said to be on another machine.
+    """
     options = pinned_options(serving, path)
     if model is None:
         if serving.model_reference is None:

@@ -77,6 +77,7 @@ class IndexStats:
         token_bytes: Bytes of the token embeddings.
         code_bytes: Bytes of the first stage's codes.
         file_bytes: Size of the database file.
+        free_bytes: How much of it nothing uses any more: later writes use it again, and `compact` gives it back.
         encrypted: Whether the file is encrypted.
     """
 
@@ -93,6 +94,7 @@ class IndexStats:
     token_bytes: int
     code_bytes: int
     file_bytes: int
+    free_bytes: int
     encrypted: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -130,3 +132,41 @@ class VerifyReport:
     def as_dict(self) -> dict[str, Any]:
         """The same as a dictionary that JSON can hold."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """What a repair did.
+
+    Attributes:
+        path: The database that is whole now.
+        documents: How many documents it has.
+        encoded: Texts whose vectors were damaged or missing and were made again.
+        lost: The ids of documents that could not be kept.
+        lost_unnamed: How many more could not be kept, whose ids could not be read either.
+        without_vectors: The ids of documents that are kept and that no search finds yet: their vectors were damaged,
+            and the model was not there.
+        uncertain: The ids of documents that were kept though they may be deleted ones or earlier versions: the list
+            that would say so is damaged.
+        first_stage_rebuilt: Whether the first stage was made again.
+        notes: What else there is to know, for people.
+    """
+
+    path: str
+    documents: int
+    encoded: int
+    lost: tuple[str, ...] = ()
+    lost_unnamed: int = 0
+    without_vectors: tuple[str, ...] = ()
+    uncertain: tuple[str, ...] = ()
+    first_stage_rebuilt: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every document was kept, for certain and with its vectors."""
+        return not (self.lost or self.lost_unnamed or self.without_vectors or self.uncertain)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as a dictionary that JSON can hold."""
+        return asdict(self) | {"complete": self.complete}

@@ -236,7 +236,8 @@ def check_objects(connection: Connection | sqlite3.Connection, path: str | Path,
     if expected:
         kind, name = next(iter(expected))
         raise StoreFormatError(
-            f"{path} is damaged: the {kind} {name!r} is missing. Nothing was changed. Restore it from a backup."
+            f"{path} is damaged: the {kind} {name!r} is missing. Nothing was changed. Restore it from a backup, or "
+            "keep what can be read with `edgecolbert repair --db FILE --out NEW`."
         )
 
 

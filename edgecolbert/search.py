@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edgecolbert.damage import Skipped
 from edgecolbert.errors import StoreFormatError
 from edgecolbert.results import Hit, Passage
 from edgecolbert.scoring import maxsim_blocks
@@ -34,7 +35,11 @@ class Best(NamedTuple):
 
 
 def score_contents(
-    store: Store, encoding_id: int, queries: Sequence[FloatArray], content_ids: Sequence[int] | None
+    store: Store,
+    encoding_id: int,
+    queries: Sequence[FloatArray],
+    content_ids: Sequence[int] | None,
+    skipped: Skipped | None = None,
 ) -> list[dict[int, Best]]:
     """Score every passage of some texts, exactly, and keep the best of each text.
 
@@ -43,12 +48,14 @@ def score_contents(
         encoding_id: Which vectors.
         queries: Token embeddings of each query.
         content_ids: The texts, or None for all that documents point to.
+        skipped: Takes note of damaged passages, which are then left out; None to raise.
 
     Returns:
         For each query the best passage by content number. Of equal passages the first wins.
     """
     best: list[dict[int, Best]] = [{} for _ in queries]
-    passages = store.passages(encoding_id, content_ids, complete=True)
+    damaged = None if skipped is None else skipped.contents
+    passages = store.passages(encoding_id, content_ids, complete=True, damaged=damaged)
     places = (((passage.content_id, passage.start, passage.end), passage.tokens) for passage in passages)
     for block, scores in maxsim_blocks(queries, places):
         for row, found in zip(scores, best, strict=True):
@@ -83,11 +90,29 @@ def ranked_documents(
     return [(name, best[number]) for _, name, number in pairs[:k]]
 
 
-def hits(store: Store, ranked: Sequence[tuple[str, Best]]) -> list[Hit]:
-    """Hits with text and metadata for ranked documents, inside the snapshot they were ranked in."""
+def hits(store: Store, ranked: Sequence[tuple[str, Best]], skipped: Skipped | None = None) -> list[Hit]:
+    """Hits with text and metadata for ranked documents, inside the snapshot they were ranked in.
+
+    Args:
+        store: The database.
+        ranked: Ids with their best passages.
+        skipped: Takes note of damaged documents, which are then left out; None to raise.
+
+    Returns:
+        A hit for each document that is not left out, in the same order.
+
+    Raises:
+        StoreFormatError: If a document is damaged and `skipped` is None.
+    """
     found = []
     for identifier, best in ranked:
-        document = store.document(identifier)
+        try:
+            document = store.document(identifier)
+        except StoreFormatError:
+            if skipped is None:
+                raise
+            skipped.documents.add(identifier)
+            continue
         if document is None:
             raise StoreFormatError(
                 f"{store.path}: the document {identifier!r} is listed but cannot be read. Restore the file from a "

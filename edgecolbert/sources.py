@@ -7,10 +7,12 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgecolbert import limits
+from edgecolbert.connection import read_plainly
 from edgecolbert.documents import read_record
 from edgecolbert.errors import InputError
 from edgecolbert.untrusted import read_json, shown
@@ -154,7 +156,8 @@ def _files_below(folder: Path, reading: Reading) -> Iterator[Path]:
 
 def _read_file(path: Path, identifier: str, reading: Reading) -> Iterator[Record]:
     try:
-        with path.open("rb") as file:
+        # Not `path.open`: it may be a database that this process has open.
+        with read_plainly(path) as plain, BufferedReader(plain) as file:
             if path.suffix.lower() in _JSON_LINES_SUFFIXES:
                 for record in _json_lines(file, str(path)):
                     if "id" in record:

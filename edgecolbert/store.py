@@ -13,7 +13,7 @@ import math
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.codec import QuantizedTokens, stored_bytes
-from edgecolbert.connection import open_connection, reading, translated_errors, writing
+from edgecolbert.connection import MEMORY, open_connection, open_copy, reading, translated_errors, writing
 from edgecolbert.documents import Document, Record
 from edgecolbert.encryption import Key
 from edgecolbert.errors import EdgeColbertError, StoreError, StoreFormatError, StoreReadOnlyError
@@ -172,9 +172,17 @@ class Store:
         """Close the connection; SQLite folds its log into the file."""
         self._connection.close()
 
-    def another(self) -> Store:
-        """A second connection to the same file, with the same settings and key, for a thread of its own."""
-        return Store(self.path, create=False, read_only=self.read_only, **self._access)
+    def another(self, *, read_only: bool | None = None) -> Store:
+        """A second connection to the same file, with the same settings and key, for a thread of its own.
+
+        Args:
+            read_only: Whether it may only read; None for the same as this one.
+
+        Returns:
+            The store; close it.
+        """
+        wanted = self.read_only if read_only is None else read_only
+        return Store(self.path, create=False, read_only=wanted, **self._access)
 
     @property
     def encrypted(self) -> bool:
@@ -216,6 +224,31 @@ class Store:
     def file_bytes(self) -> int:
         """Size of the database in bytes, what is still in its log included."""
         return int(self._one("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")[0])
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes of pages that nothing uses any more, which later writes use again and `give_back_space` gives back."""
+        return int(self._one("SELECT freelist_count * page_size FROM pragma_freelist_count(), pragma_page_size()")[0])
+
+    @property
+    def page_bytes(self) -> int:
+        """Size of a page of the file."""
+        return int(self._one("PRAGMA page_size")[0])
+
+    def counts(self, tables: Iterable[str]) -> dict[str, int]:
+        """How many rows some tables have."""
+        return {table: int(self._one(f"SELECT count(*) FROM {table}")[0]) for table in tables}
+
+    def note(self, key: str) -> Any:
+        """A value beside the documents, or None; `load` keeps there how far it is."""
+        row = self._run("SELECT value FROM state WHERE key = ?", key).fetchone()
+        return None if row is None else row[0]
+
+    def set_note(self, key: str, value: int | str | None) -> None:
+        """Record such a value; None removes it."""
+        self._run("DELETE FROM state WHERE key = ?", key)
+        if value is not None:
+            self._run("INSERT INTO state (key, value) VALUES (?, ?)", key, value)
 
     # Encodings and first stages
 
@@ -281,8 +314,7 @@ class Store:
         found = self.encoding(state)
         if found is None:
             return
-        for stage_state in ("serving", "building"):
-            self._drop_first_stages(found.encoding_id, stage_state)
+        self.drop_first_stages(found.encoding_id)
         self._run("DELETE FROM encodings WHERE state = ?", state)
 
     def promote_building(self) -> None:
@@ -319,7 +351,8 @@ class Store:
         if not typed or _crc(settings.encode(), *(blob or b"" for blob in blobs)) != checksum:
             raise StoreFormatError(
                 f"{self.path}: the first stage's cells are damaged. The texts and the token embeddings are unharmed: "
-                "search with exact=True, and run `edgecolbert tune --rebuild --db FILE` to make the first stage again."
+                "search with exact=True, and run `edgecolbert repair --db FILE` or `edgecolbert tune --rebuild --db "
+                "FILE` to make the first stage again."
             )
         cells, codebooks, mean = blobs
         try:
@@ -409,6 +442,11 @@ class Store:
         self._drop_first_stages(encoding_id, "serving")
         self._run("UPDATE first_stages SET state = 'serving' WHERE encoding_id = ? AND state = 'building'", encoding_id)
 
+    def drop_first_stages(self, encoding_id: int) -> None:
+        """Forget the first stages of an encoding with all their codes; every search then scores all passages."""
+        for state in ("serving", "building"):
+            self._drop_first_stages(encoding_id, state)
+
     def _drop_first_stages(self, encoding_id: int, state: str) -> None:
         number = self.first_stage_number(encoding_id, state)
         if number is not None:
@@ -447,6 +485,11 @@ class Store:
             if not isinstance(code, bytes) or code_crc(passage_id, content_id, first_stage_id, code) != checksum:
                 raise self._damaged_first_stage(f"the code of passage {passage_id}")
             yield StoredCode(passage_id, content_id, code)
+
+    def coded_passages(self, first_stage_id: int) -> list[int]:
+        """The passages whose codes no segment holds, without reading the codes."""
+        rows = self._run("SELECT passage_id FROM codes WHERE first_stage_id = ? ORDER BY passage_id", first_stage_id)
+        return [row[0] for row in rows]
 
     def count_codes(self, first_stage_id: int) -> int:
         """How many codes no segment holds."""
@@ -569,7 +612,8 @@ class Store:
     def _damaged_first_stage(self, what: str) -> StoreFormatError:
         return StoreFormatError(
             f"{self.path}: {what} in the first stage is damaged. The texts and the token embeddings are unharmed: "
-            "search with exact=True, and run `edgecolbert tune --rebuild --db FILE` to make the first stage again."
+            "search with exact=True, and run `edgecolbert repair --db FILE` or `edgecolbert tune --rebuild --db "
+            "FILE` to make the first stage again."
         )
 
     def present_passages(self, passage_ids: Iterable[int]) -> set[int]:
@@ -620,13 +664,18 @@ class Store:
             cursor = self._run(
                 "INSERT INTO passages (content_id, encoding_id, ordinal, n_passages, span_start, span_end, n_tokens, "
                 "scale, checksum, tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                *(*place, *shape, _passage_crc(*place, *shape, blob), blob),
+                *(*place, *shape, passage_crc(*place, *shape, blob), blob),
             )
             numbers.append(int(cursor.lastrowid or 0))
         return numbers
 
     def passages(
-        self, encoding_id: int, content_ids: Sequence[int] | None = None, *, complete: bool = False
+        self,
+        encoding_id: int,
+        content_ids: Sequence[int] | None = None,
+        *,
+        complete: bool = False,
+        damaged: set[int] | None = None,
     ) -> Iterator[StoredPassage]:
         """Passages of some texts, or of all texts that documents point to, one at a time.
 
@@ -634,12 +683,14 @@ class Store:
             encoding_id: Which vectors.
             content_ids: The texts, or None for all that documents point to.
             complete: Every text must have all its passages; a search that missed some would silently find less.
+            damaged: A set that takes the numbers of texts with damaged or missing rows, which are then left out; None
+                to raise.
 
         Yields:
             Passages with their token embeddings, checked against their checksums.
 
         Raises:
-            StoreFormatError: If a row is damaged or missing; the message names the documents.
+            StoreFormatError: If a row is damaged or missing and `damaged` is None; the message names the documents.
         """
         layout = self._token_layout(encoding_id)
         for cursor, wanted in self._passage_cursors(encoding_id, content_ids):
@@ -647,13 +698,19 @@ class Store:
             n_expected = dict.fromkeys(wanted, 1)
             # Not a batch at a time: giving back megabytes and asking for them again costs more than the reading.
             for row in cursor:
+                if damaged is not None and not is_sound_passage(row, layout):
+                    # The number of its text may be what is damaged; then the text it belongs to has one too few.
+                    damaged.update({row[1]}.intersection(n_seen))
+                    continue
                 passage = self._passage(row, layout)
                 n_seen[passage.content_id] += 1
                 n_expected[passage.content_id] = row[4]
                 yield passage
             for content_id in wanted if complete else ():
                 if n_seen[content_id] != n_expected[content_id]:
-                    raise self._damaged_vectors(content_id, "a passage is missing")
+                    if damaged is None:
+                        raise self._damaged_vectors(content_id, "a passage is missing")
+                    damaged.add(content_id)
 
     def _passage_cursors(
         self, encoding_id: int, content_ids: Sequence[int] | None
@@ -675,7 +732,7 @@ class Store:
         ids = ", ".join(repr(name) for name in self.ids_of_contents([content_id]).get(content_id, []))
         return StoreFormatError(
             f"{self.path}: the stored token embeddings of {ids} are damaged ({what}). Its text is unharmed: run "
-            "`edgecolbert reencode --db FILE` to make the vectors again."
+            "`edgecolbert repair --db FILE` to make the vectors again."
         )
 
     def shown_content_ids(self) -> list[int]:
@@ -734,9 +791,23 @@ class Store:
 
     def _passage(self, row: tuple[Any, ...], layout: tuple[int, int]) -> StoredPassage:
         number, content_id, _, _, _, start, end, _, scale, _, blob = row
-        if not _is_sound(row, layout):
+        if not is_sound_passage(row, layout):
             raise self._damaged_vectors(content_id, f"passage {number} is damaged")
         return StoredPassage(number, content_id, start, end, QuantizedTokens.from_bytes(blob, scale, *layout))
+
+    def unsound_passages(self, encoding_id: int) -> list[int]:
+        """The numbers of the texts that passages belong to which do not match their checksums, shown or not."""
+        layout = self._token_layout(encoding_id)
+        rows = self._run(f"SELECT {_PASSAGE_COLUMNS} FROM passages WHERE encoding_id = ?", encoding_id)
+        return sorted({row[1] for row in rows if not is_sound_passage(row, layout)})
+
+    def drop_passages(self, encoding_id: int, content_ids: Iterable[int]) -> None:
+        """Delete the passages of some texts with their codes, to store new ones."""
+        self._run(
+            "DELETE FROM passages WHERE encoding_id = ? AND content_id IN (SELECT value FROM json_each(?))",
+            encoding_id,
+            json.dumps(list(content_ids)),
+        )
 
     def count_passages(self, encoding_id: int) -> int:
         """How many passages an encoding has, those of texts not shown yet included."""
@@ -786,7 +857,7 @@ class Store:
 
     def _put_document(self, record: Record, source: str | None, replaced: list[int]) -> str:
         (content_id,) = self._one("SELECT content_id FROM contents WHERE hash = ?", record.hash)
-        checksum = _document_crc(record.id, record.hash, record.metadata, source)
+        checksum = document_crc(record.id, record.hash, record.metadata, source)
         old = self._run(
             "SELECT document_id, content_id, metadata, source FROM documents WHERE id = ?", record.id
         ).fetchone()
@@ -818,11 +889,15 @@ class Store:
         return len(found)
 
     def _drop_unused(self, content_ids: list[int]) -> None:
-        self._run(
-            "DELETE FROM contents WHERE content_id IN (SELECT value FROM json_each(?)) "
-            "AND NOT EXISTS (SELECT 1 FROM documents WHERE documents.content_id = contents.content_id)",
-            json.dumps(content_ids),
+        rows = self._run(
+            "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT content_id FROM documents WHERE content_id IN "
+            "(SELECT value FROM json_each(?)))",
+            *(json.dumps(content_ids), json.dumps(content_ids)),
         )
+        unused = json.dumps(sorted({row[0] for row in rows}))
+        # Passages by a statement of their own: as a consequence of the other they take 1.4 times as long.
+        self._run("DELETE FROM passages WHERE content_id IN (SELECT value FROM json_each(?))", unused)
+        self._run("DELETE FROM contents WHERE content_id IN (SELECT value FROM json_each(?))", unused)
 
     def document(self, identifier: str) -> Document | None:
         """The document with that id, or None.
@@ -843,16 +918,41 @@ class Store:
         ).fetchone()
         if row is None:
             return None
-        digest, text, metadata, source, checksum = row
+        return self._checked_document(identifier, *row)
+
+    def _checked_document(
+        self, identifier: str, digest: str, text: bytes | None, metadata: bytes, source: str | None, checksum: int
+    ) -> Document:
         remedy = "Restore the file from a backup, or delete the document and add it again."
-        if _document_crc(identifier, digest, metadata, source) != checksum:
+        if document_crc(identifier, digest, metadata, source) != checksum:
             raise StoreFormatError(f"{self.path}: the record of {identifier!r} is damaged (metadata or text). {remedy}")
-        if hashlib.sha256(text).hexdigest() != digest:
+        if not is_sound_text(text, digest):
             raise StoreFormatError(f"{self.path}: the stored text of {identifier!r} is damaged. {remedy}")
         try:
-            return Document(identifier, text.decode(), self._json(metadata, "its metadata"))
+            return Document(identifier, (text or b"").decode(), self._json(metadata, "its metadata"))
         except ValueError as error:
             raise StoreFormatError(f"{self.path}: the metadata of {identifier!r} is damaged. {remedy}") from error
+
+    def documents(self) -> Iterator[tuple[Document, str | None, int]]:
+        """Every document with its source and the number of its text, checked, in the order they were first added.
+
+        Yields:
+            Document, source or None, content number.
+
+        Raises:
+            StoreFormatError: If one is damaged.
+        """
+        for identifier, content_id, *row in self._run(
+            "SELECT id, content_id, hash, CAST(text AS BLOB), CAST(metadata AS BLOB), source, checksum FROM documents "
+            "LEFT JOIN contents USING (content_id) ORDER BY document_id"
+        ):
+            if row[0] is None:
+                raise StoreFormatError(
+                    f"{self.path}: the text of {identifier!r} is missing. Restore the file from a backup, or delete "
+                    "the document and add it again."
+                )
+            digest, text, metadata, source, checksum = row
+            yield self._checked_document(identifier, digest, text, metadata, source, checksum), source, content_id
 
     def ids(self) -> list[str]:
         """Every document id, in the order the documents were first added."""
@@ -886,11 +986,25 @@ class Store:
                 "a backup, or delete these documents and add them again."
             )
 
-    def matching_documents(self, conditions: Mapping[str, Any]) -> dict[int, list[str]]:
-        """The ids of the documents that a filter selects, by content number."""
+    def matching_documents(self, conditions: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[int, list[str]]:
+        """The ids of the documents that a filter selects, by content number.
+
+        Args:
+            conditions: As `Index.search` takes them.
+            without: Ids of documents whose records are damaged, which are passed over.
+
+        Returns:
+            The ids; damaged records are not read, since their metadata may not be JSON any more.
+        """
         sql, parameters = filter_sql(conditions)
-        rows = self._run(f"SELECT content_id, id FROM documents WHERE {sql} AND NOT {HAS_NUL}", *parameters).fetchall()
-        with_nul = self._run(f"SELECT content_id, id, metadata FROM documents WHERE {HAS_NUL}")
+        plain, with_nul_only, left_out = f"{sql} AND NOT {HAS_NUL}", HAS_NUL, list(without)
+        if left_out:
+            # Only CASE promises that what comes after is not looked at.
+            damaged = "CASE WHEN id IN (SELECT value FROM json_each(?)) THEN 0 ELSE"
+            plain, with_nul_only = f"{damaged} {plain} END", f"{damaged} {with_nul_only} END"
+        first = [json.dumps(left_out)] if left_out else []
+        rows = self._run(f"SELECT content_id, id FROM documents WHERE {plain}", *first, *parameters).fetchall()
+        with_nul = self._run(f"SELECT content_id, id, metadata FROM documents WHERE {with_nul_only}", *first)
         for number, name, metadata in with_nul:
             if matches(self._json(metadata, f"the metadata of {shown(name)}"), conditions):
                 rows.append((number, name))
@@ -902,6 +1016,15 @@ class Store:
             "SELECT id FROM documents JOIN contents USING (content_id) WHERE hash IN "
             "(SELECT value FROM json_each(?)) ORDER BY document_id",
             json.dumps(list(hashes)),
+        )
+        return [row[0] for row in rows]
+
+    def ids_of_passages(self, passage_ids: Iterable[int]) -> list[str]:
+        """The ids of the documents that some passages are of."""
+        rows = self._run(
+            "SELECT id FROM documents WHERE content_id IN (SELECT content_id FROM passages WHERE passage_id IN "
+            "(SELECT value FROM json_each(?))) ORDER BY document_id",
+            json.dumps(list(passage_ids)),
         )
         return [row[0] for row in rows]
 
@@ -930,8 +1053,25 @@ class Store:
         broken = [f"a row of {row[0]} points to a row of {row[2]} that is missing" for row in self._run(_FOREIGN_KEYS)]
         return [message for message in found if message != "ok"] + broken
 
-    def contents_to_check(self) -> Iterator[tuple[str, bytes, list[str]]]:
-        """Hash and UTF-8 text of every content, and the ids of its documents."""
+    def quick_messages(self) -> list[str]:
+        """What SQLite finds wrong with everything but the token embeddings, whose pages are not read.
+
+        Returns:
+            A message for each problem.
+        """
+        tables = ("state", "encodings", "first_stages", "contents", "documents", "codes", "segments")
+        found = [row[0] for table in tables for row in self._run(f"PRAGMA quick_check({table})")]
+        broken = [row for table in ("documents", "codes") for row in self._run(f"PRAGMA foreign_key_check({table})")]
+        messages = [f"a row of {row[0]} points to a row of {row[2]} that is missing" for row in broken]
+        if self.path != MEMORY:
+            # Less than that was cut off; more may be in the log.
+            size, log = Path(self.path).stat().st_size, Path(f"{self.path}-wal")
+            if size < self.file_bytes and not (log.exists() and log.stat().st_size):
+                messages.append(f"it has {size} bytes, expected {self.file_bytes}: it was cut short")
+        return [message for message in found if message != "ok"] + messages
+
+    def contents_to_check(self) -> Iterator[tuple[str, bytes | None, list[str]]]:
+        """Hash and UTF-8 text of every content, None where that is missing, and the ids of its documents."""
         for content_id in self.staged_content_ids():
             digest, text = self._one("SELECT hash, CAST(text AS BLOB) FROM contents WHERE content_id = ?", content_id)
             yield digest, text, self.ids_of_contents([content_id]).get(content_id, [])
@@ -942,7 +1082,7 @@ class Store:
             "SELECT id, hash, CAST(metadata AS BLOB), source, checksum FROM documents LEFT JOIN contents "
             "USING (content_id)"
         )
-        return [str(row[0]) for row in rows if _document_crc(*row[:4]) != row[4]]
+        return [str(row[0]) for row in rows if document_crc(*row[:4]) != row[4]]
 
     def damaged_contents(self, encoding_id: int) -> Iterator[int]:
         """The numbers of the texts of which a passage is damaged or missing."""
@@ -1015,6 +1155,22 @@ class Store:
             groups.setdefault(content_id, []).append(identifier)
         return groups
 
+    def open_copy(self, path: Path) -> sqlite3.Connection:
+        """Open an empty file for `copy_to`; what it gets is encrypted with the key of this database, if it has one."""
+        return open_copy(path, self._access["key"])
+
+    def copy_to(
+        self, target: sqlite3.Connection, progress: Callable[[int, int, int], None] | None = None, pages: int = 1_024
+    ) -> None:
+        """Copy every page to an empty database, inside a snapshot, so that writers of other processes go on.
+
+        Args:
+            target: Where to, as `open_copy` gives it.
+            progress: Called as sqlite3.Connection.backup calls it; an exception it raises stops the copying.
+            pages: How many to copy between two calls.
+        """
+        self._connection.backup(target, pages=pages, progress=progress)
+
     def _run(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         return self._connection.execute(sql, parameters)
 
@@ -1039,7 +1195,12 @@ def _crc(*parts: bytes) -> int:
     return checksum
 
 
-def _is_sound(row: tuple[Any, ...], layout: tuple[int, int]) -> bool:
+def is_sound_text(text: bytes | None, digest: object) -> bool:
+    """Whether a text matches its hash; damage can leave none at all."""
+    return text is not None and hashlib.sha256(text).hexdigest() == digest
+
+
+def is_sound_passage(row: tuple[Any, ...], layout: tuple[int, int]) -> bool:
     """Whether a row of `passages` matches its checksum; damage can change the type of a column, too."""
     blob = row[-1]
     try:
@@ -1050,7 +1211,7 @@ def _is_sound(row: tuple[Any, ...], layout: tuple[int, int]) -> bool:
         return False
 
 
-def _passage_crc(*columns: Any) -> int:
+def passage_crc(*columns: Any) -> int:
     """The checksum of a passage: place, span, number of tokens and scale, then the token embeddings."""
     *numbers, blob = columns
     return zlib.crc32(blob, zlib.crc32(_PASSAGE(*numbers)))
@@ -1066,7 +1227,7 @@ def _list_crc(list_id: int, entries: bytes) -> int:
     return _crc(struct.pack("<q", list_id), entries)
 
 
-def _document_crc(identifier: Any, digest: Any, metadata: Any, source: Any) -> int:
+def document_crc(identifier: Any, digest: Any, metadata: Any, source: Any) -> int:
     """The checksum of a document: id, its text's hash, metadata and source, each ended by a byte no UTF-8 has."""
     parts = (
         part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")

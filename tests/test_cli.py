@@ -505,3 +505,33 @@ def test_compact_gives_back_the_space_of_deleted_documents(shell: Shell, path: P
     with Index.open(path) as index:
         assert len(index) == 1
         assert index.verify().problems == ()
+
+
+def test_a_database_is_copied_dumped_and_loaded(shell: Shell, notes: Path, path: Path, tmp_path: Path) -> None:
+    shell("index", notes, "--db", path, "--model", TINY)
+    copy, dump, new = tmp_path / "copy.db", tmp_path / "all.jsonl.gz", tmp_path / "new.db"
+    assert shell.json("backup", "--db", path, "--out", copy) == {"path": str(copy), "bytes": copy.stat().st_size}
+    assert shell.json("dump", "--db", path, "--out", dump) == {"path": str(dump), "documents": 3}
+    assert shell.json("load", dump, "--db", new) == {
+        "path": str(new), "documents": 3, "passages": 3, "model": "tiny",
+    }  # fmt: skip
+    expected = shell.json("search", "kettle", "--db", path)["hits"]
+    for other in (copy, new):
+        assert shell.json("search", "kettle", "--db", other)["hits"] == expected
+        assert shell.json("verify", "--db", other)["problems"] == []
+    for words in (("backup", "--db", path, "--out", copy), ("dump", "--db", path, "--out", dump)):
+        assert "exists already, and no file is replaced" in shell.fails(*words)
+    assert "exists already" in shell.fails("load", dump, "--db", new)
+    assert "There is no database at" in shell.fails("backup", "--db", tmp_path / "none.db", "--out", tmp_path / "x")
+    assert "3 documents in " in shell("dump", "--db", path, "--out", tmp_path / "again.jsonl")
+    assert "3 documents, 3 passages in " in shell(
+        "load", tmp_path / "again.jsonl", "--db", tmp_path / "more.db", "--reencode", "--model", TINY
+    )
+    assert f" bytes in {tmp_path / 'copy2.db'}" in shell("backup", "--db", path, "--out", tmp_path / "copy2.db")
+
+
+@pytest.mark.parametrize("command", ["verify", "repair", "backup", "dump", "load"])
+def test_the_help_says_what_the_exit_codes_mean(shell: Shell, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert "Exit code: 0 when" in " ".join(capsys.readouterr().out.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,9 +19,10 @@ from test_database_files import public_folder, unprivileged
 from word_encoder import WordEncoder
 
 import edgecolbert
-from edgecolbert import Index, InputError, connection, reencode
+from edgecolbert import Index, InputError, connection, recover, reencode
 from edgecolbert.errors import StoreError, StoreFormatError, StoreLockedError
 from edgecolbert.locks import write_lock_holder
+from edgecolbert.sources import Reading, open_sources
 from edgecolbert.store import Store
 
 __all__ = ["public_folder"]
@@ -116,6 +118,110 @@ def test_opening_a_file_twice_in_a_process_keeps_the_locks_of_the_first(path: Pa
     first.close()
     assert _texts(path) == ["first", "last", "other"]
     assert _beside(path) == ["index.db"]
+
+
+def _damage_index_of_sources(path: Path) -> None:
+    """Spoil what documents without a source do not need, so that the file can still be read and written."""
+    with raw(path) as database:
+        (page,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'documents_by_source'").fetchone()
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * 4096 : page * 4096] = b"\xa5" * 4096
+    path.write_bytes(content)
+
+
+def _verify_damaged(index: Index, path: Path) -> None:
+    # Naming the documents takes reading the pages.
+    assert any("The database file is damaged" in problem.message for problem in index.verify().problems)
+
+
+def _recover(index: Index, path: Path) -> None:
+    assert recover(path, path.with_name("recovered.db"), model=WordEncoder()).documents == 1
+
+
+def _load_by_mistake(index: Index, path: Path) -> None:
+    with pytest.raises(InputError, match="is no file of `edgecolbert dump`"):
+        Index.load(path, path.with_name("loaded.db"))
+
+
+def _index_itself(index: Index, path: Path) -> None:
+    (source,) = open_sources([str(path)])
+    assert next(iter(source.read(Reading())))["id"] == "index.db"
+
+
+@pytest.mark.parametrize("read", [_verify_damaged, _recover, _load_by_mistake, _index_itself])
+def test_reading_a_file_without_sqlite_keeps_the_locks_of_the_index_on_it(path: Path, read: Any) -> None:
+    Index.open(path, model=WordEncoder()).close()
+    _damage_index_of_sources(path)
+    first = Index.open(path, model=WordEncoder())
+    first.add(["first"])
+    read(first, path)
+    read_only = "with Index.open(path, model=WordEncoder()) as index: assert index.ids()"
+    _python(read_only, path)
+    assert _log(path).exists()
+    _python("with Index.open(path, model=WordEncoder()) as index: index.add(['other'])", path)
+    assert _log(path).exists()
+    first.add(["last"])
+    assert _python("with Index.open(path, model=WordEncoder()) as index: print(len(index))", path) == "3\n"
+    first.close()
+    with Index.open(path, model=WordEncoder()) as index:
+        assert {index.get(name).text for name in index.ids()} == {"first", "other", "last"}  # type: ignore[union-attr]
+
+
+def _descriptors(path: Path) -> int:
+    """How many descriptors this process has of a file, those of SQLite among them."""
+    names = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            names.append(os.readlink(entry))
+    return names.count(str(path))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux lists the descriptors of a process")
+def test_a_file_read_without_sqlite_is_closed_when_no_connection_has_it_open(path: Path) -> None:
+    first = Index.open(path, model=WordEncoder())
+    first.add(["first"])
+    before = _descriptors(path)
+    for _ in range(3):
+        with connection.read_plainly(path) as one, connection.read_plainly(path) as two:
+            assert one.read(6) == two.read(6) == b"SQLite"
+    assert _descriptors(path) == before + 2
+    second = Index.open(path, model=WordEncoder())
+    first.close()
+    assert _descriptors(path) > 2
+    second.close()
+    assert _descriptors(path) == 0
+    with connection.read_plainly(path) as file:
+        assert file.read(6) == b"SQLite"
+    assert _descriptors(path) == 0
+
+
+def test_nothing_is_closed_while_another_thread_opens_a_connection(path: Path) -> None:
+    """It may have its locks already, though nobody knows of it yet."""
+    Index.open(path, model=WordEncoder()).close()
+    asked, go_on = threading.Event(), threading.Event()
+    original = connection._check_owner
+
+    def slow(*arguments: Any) -> None:
+        original(*arguments)
+        asked.set()
+        go_on.wait(timeout=60)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "_check_owner", slow)
+        opened: list[Store] = []
+        thread = threading.Thread(target=lambda: opened.append(Store(path)))
+        thread.start()
+        asked.wait(timeout=60)
+        before = len(connection._PLAIN_FILES._idle)
+        elsewhere = path.with_name("elsewhere.txt")
+        elsewhere.write_text("x", encoding="utf-8")
+        with connection.read_plainly(elsewhere) as file:
+            assert file.read() == b"x"
+        assert len(connection._PLAIN_FILES._idle) == before + 1
+        go_on.set()
+        thread.join()
+    assert len(connection._PLAIN_FILES._idle) == before
+    opened[0].close()
 
 
 def test_a_second_connection_of_this_process_is_named_as_the_writer(path: Path) -> None:

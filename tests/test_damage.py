@@ -8,7 +8,8 @@ import pytest
 from raw_database import count_rows, raw
 from word_encoder import WordEncoder
 
-from edgecolbert import Index, reencode
+from edgecolbert import Index, InputError, StoreWarning, recover, reencode
+from edgecolbert.cli import main
 from edgecolbert.errors import StoreFormatError
 
 
@@ -55,7 +56,8 @@ def test_damaged_token_embeddings_are_found_and_made_again(damaged: Path) -> Non
         assert problem.ids == ("red",)
         for options in ({}, {"exact": True}, {"n_candidates": 2}):
             with pytest.raises(
-                StoreFormatError, match=r"index\.db: the stored token embeddings of 'red' are damaged .*reenc"
+                StoreFormatError,
+                match=r"index\.db: the stored token embeddings of 'red' are damaged .*repair --db FILE",
             ):
                 index.search("kettle", **options)  # type: ignore[arg-type]
         # What is not touched goes on working.
@@ -185,6 +187,24 @@ def test_a_document_without_passages_is_found_and_adding_it_again_mends_it(damag
         assert index.verify().problems == ()
 
 
+def test_a_text_that_is_missing_is_found(damaged: Path) -> None:
+    with raw(damaged) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'text TEXT NOT NULL', 'text TEXT')")
+    with raw(damaged) as connection:
+        connection.execute(f"UPDATE contents SET text = NULL WHERE {_RED}")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'text TEXT', 'text TEXT NOT NULL')")
+    with Index.open(damaged, model=WordEncoder()) as index:
+        assert {name for problem in index.verify().problems for name in problem.ids} == {"red"}
+        with pytest.raises(StoreFormatError, match="the stored text of 'red' is damaged"):
+            index.get("red")
+        with pytest.raises(StoreFormatError, match=r"NULL value in contents\.text.*repair --db FILE --out NEW"):
+            index.repair()
+    report = recover(damaged, damaged.with_name("new.db"), model=WordEncoder())
+    assert (report.lost, report.documents) == (("red",), 2)
+
+
 def test_a_document_that_points_nowhere_is_found(damaged: Path) -> None:
     with raw(damaged) as connection:
         connection.execute("UPDATE documents SET content_id = 99 WHERE id = 'red'")
@@ -223,7 +243,7 @@ def test_a_search_never_silently_misses_passages(damaged: Path) -> None:
         connection.execute("DELETE FROM passages WHERE passage_id = 1")
     with Index.open(damaged, model=WordEncoder()) as index:
         assert index.verify().problems
-        with pytest.raises(StoreFormatError, match="reencode"):
+        with pytest.raises(StoreFormatError, match="edgecolbert repair --db FILE"):
             index.search("cup", exact=True)
 
 
@@ -267,3 +287,147 @@ def test_verify_changes_nothing(damaged: Path) -> None:
     with Index.open(damaged, model=WordEncoder(), read_only=True) as index:
         index.verify()
     assert damaged.read_bytes() == before
+
+
+# What a search may leave out, if that is asked for
+
+
+@pytest.mark.parametrize("options", [{}, {"exact": True}, {"n_candidates": 2}, {"filter": {}}])
+def test_damaged_passages_are_left_out_and_named_once(damaged: Path, options: dict[str, object]) -> None:
+    _flip(damaged, "passages", "tokens", _RED)
+    with Index.open(damaged, model=WordEncoder(), on_damage="skip") as index:
+        with pytest.warns(StoreWarning, match=r"index\.db: damaged passages of 'red' were left out\. Run") as caught:
+            found = index.search_many(["kettle", "cup"], **options)  # type: ignore[arg-type]
+        assert len(caught) == 1
+        assert [[hit.id for hit in hits] for hits in found] == [["blue", "twin"]] * 2
+    with Index.open(damaged, model=WordEncoder()) as index:
+        index.delete(["red"])
+        sound = index.search_many(["kettle", "cup"])
+    assert found == sound
+
+
+def test_a_missing_passage_is_left_out_and_named(damaged: Path) -> None:
+    with raw(damaged) as connection:
+        connection.execute(f"DELETE FROM passages WHERE {_RED}")
+    with (
+        Index.open(damaged, model=WordEncoder(), on_damage="skip") as index,
+        pytest.warns(StoreWarning, match="damaged passages of 'red'"),
+    ):
+        assert [hit.id for hit in index.search("kettle")] == ["blue", "twin"]
+
+
+def test_a_passage_that_points_to_another_text_never_scores_for_it(damaged: Path) -> None:
+    with raw(damaged) as connection:
+        connection.execute(f"UPDATE passages SET content_id = 2, ordinal = 1 WHERE {_RED}")
+    with (
+        Index.open(damaged, model=WordEncoder(), on_damage="skip") as index,
+        pytest.warns(StoreWarning, match="damaged passages of 'blue', 'red', 'twin'"),
+    ):
+        assert {hit.id: round(hit.score, 2) for hit in index.search("cup", exact=True)} == {"blue": 1.0, "twin": 1.0}
+
+
+def test_damaged_documents_do_not_take_the_places_of_others(damaged: Path) -> None:
+    with raw(damaged) as connection:
+        connection.execute("UPDATE documents SET metadata = 'no json' WHERE id = 'blue'")
+    with Index.open(damaged, model=WordEncoder(), on_damage="skip") as index:
+        for options in ({}, {"filter": {}}, {"exact": True}):
+            with pytest.warns(StoreWarning, match="the damaged documents 'blue' were left out"):
+                assert [hit.id for hit in index.search("cup", k=2, **options)] == ["twin", "red"]  # type: ignore[arg-type]
+        with pytest.raises(StoreFormatError, match="'blue'"):
+            index.get("blue")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE codes SET code = zeroblob(length(code))",
+        "UPDATE cell_lists SET entries = zeroblob(length(entries))",
+        "UPDATE segments SET members = zeroblob(length(members))",
+        "UPDATE first_stages SET cells = zeroblob(length(cells))",
+        "DELETE FROM codes WHERE passage_id = 18",
+    ],
+)
+def test_every_passage_is_scored_where_the_first_stage_is_damaged(larger: Path, statement: str) -> None:
+    with Index.open(larger, model=WordEncoder()) as index:
+        expected = index.search("kettle number7", exact=True)
+    with raw(larger) as connection:
+        connection.execute(statement)
+    with Index.open(larger, model=WordEncoder(), on_damage="skip") as index:
+        for _ in range(2):
+            with pytest.warns(StoreWarning, match="first stage is damaged, so every passage was scored"):
+                assert index.search("kettle number7", n_candidates=5) == expected
+
+
+def test_nothing_is_said_of_a_sound_index(damaged: Path) -> None:
+    with Index.open(damaged, model=WordEncoder(), on_damage="skip") as index:
+        assert [hit.id for hit in index.search("cup", k=2)] == ["blue", "twin"]  # a warning would be an error
+    with pytest.raises(InputError, match="on_damage is 'ignore', expected 'raise' or 'skip'"):
+        Index.open(damaged, model=WordEncoder(), on_damage="ignore")
+
+
+@pytest.mark.filterwarnings("always::edgecolbert.errors.StoreWarning")
+def test_the_command_leaves_out_what_is_damaged_with_a_note(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Index.open(path, model=str(Path(__file__).parent / "fixtures" / "tiny-model")) as index:
+        index.add([{"id": "red", "text": "red kettle"}, {"id": "blue", "text": "blue cup"}])
+    _flip(path, "passages", "tokens", _RED)
+    assert main(["search", "kettle", "--db", str(path)]) == 1
+    assert main(["search", "kettle", "--db", str(path), "--skip-damaged"]) == 0
+    captured = capsys.readouterr()
+    assert "blue" in captured.out
+    assert "red" not in captured.out
+    assert "note: " in captured.err
+    assert "damaged passages of 'red' were left out" in captured.err
+
+
+# Verify in a hurry
+
+
+@pytest.mark.parametrize(
+    ("statement", "message", "ids"),
+    [
+        ("DELETE FROM passages WHERE passage_id = 3", "Documents have no passages", ("2",)),
+        ("DELETE FROM contents WHERE content_id = 4", "points to a row of contents that is missing", ()),
+        ("DELETE FROM codes WHERE passage_id = 18", "The first stage misses passages", ("17",)),
+        ("DELETE FROM segments WHERE segment_id = (SELECT min(segment_id) FROM segments)", "misses passages", None),
+        ("UPDATE first_stages SET cells = zeroblob(length(cells))", "cells are damaged", ()),
+        ("DELETE FROM encodings", "not pinned to a model", ()),
+    ],
+)
+def test_a_fast_check_finds_what_is_missing(
+    larger: Path, statement: str, message: str, ids: tuple[str, ...] | None
+) -> None:
+    with Index.open(larger, model=WordEncoder()) as index:
+        assert index.verify(full=False).problems == ()
+        with raw(larger) as connection:
+            connection.execute(statement)
+        problems = index.verify(full=False).problems
+    (found,) = [problem for problem in problems if message in problem.message]
+    assert found.ids == ids or (ids is None and len(found.ids) >= 8)
+
+
+def test_a_fast_check_does_not_read_token_embeddings_and_says_so(
+    damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _flip(damaged, "passages", "tokens", _RED)
+    assert main(["verify", "--db", str(damaged), "--fast"]) == 0
+    assert main(["verify", "--db", str(damaged)]) == 1
+    with pytest.raises(SystemExit, match="0"):
+        main(["verify", "--help"])
+    assert "without reading the token embeddings" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_fast_check_finds_damaged_pages_and_a_file_cut_short(larger: Path) -> None:
+    content = larger.read_bytes()
+    with raw(larger) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'documents'").fetchone()
+    for damage in (
+        content[: (root - 1) * PAGE] + b"\xa5" * PAGE + content[root * PAGE :],
+        content[:-PAGE],
+    ):
+        larger.write_bytes(damage)
+        try:
+            with Index.open(larger, model=WordEncoder(), create=False, read_only=True) as index:
+                found = [problem.message for problem in index.verify(full=False).problems]
+        except StoreFormatError as error:
+            found = [str(error)]
+        assert any("damaged" in message for message in found)

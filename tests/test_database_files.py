@@ -83,7 +83,7 @@ def test_the_schema_is_made_in_one_transaction() -> None:
     connection.close()
     verbs = [statement.split()[0].upper() for statement in statements]
     # It looks first, at one moment, and then writes.
-    assert verbs[:4] == ["BEGIN", "PRAGMA", "SELECT", "COMMIT"]
+    assert verbs[:4] == ["BEGIN", "PRAGMA", "SELECT", "ROLLBACK"]
     verbs = verbs[4:]
     assert statements[4] == "BEGIN IMMEDIATE"
     assert verbs.count("BEGIN") == 1

@@ -14,11 +14,12 @@ from raw_database import raw
 from test_connections import PRELUDE
 from word_encoder import SplittingEncoder, WordEncoder
 
-from edgecolbert import Index, InputError, reencode, schema
+from edgecolbert import Index, InputError, recover, reencode, schema
 from edgecolbert.cli import main
 from edgecolbert.diagnosis import diagnose
 from edgecolbert.encryption import Key, cipher_driver, key_from_environment, key_from_file
 from edgecolbert.errors import (
+    CancelledError,
     InputTypeError,
     MissingExtraError,
     StoreClosedError,
@@ -315,6 +316,98 @@ def test_a_copy_by_sqlites_backup_is_encrypted_and_whole(path: Path) -> None:
         assert index.verify().problems == ()
 
 
+@pytest.mark.parametrize("key", [KEY, KEY.hex, "a passphrase"])
+def test_a_backup_is_encrypted_with_the_same_key(path: Path, key: Any) -> None:
+    _make(path, key)
+    copy = path.with_name("copy.db")
+    with Index.open(path, model=WordEncoder(), key=key) as index:
+        index.add(["green plate"])
+        assert index.backup(copy) == copy.stat().st_size
+    assert [word for word in WORDS if word in copy.read_bytes()] == []
+    with pytest.raises(StoreKeyError, match="seems to be encrypted"):
+        Index.open(copy, model=WordEncoder())
+    with Index.open(copy, model=WordEncoder(), key=key) as index:
+        assert len(index) == 3
+        assert index.verify().problems == ()
+    assert sorted(_files(path)) == ["copy.db", "index.db"]
+
+
+def test_a_backup_that_is_stopped_leaves_nothing(path: Path) -> None:
+    _make(path)
+    with Index.open(path, model=WordEncoder(), key=KEY) as index:
+        with pytest.raises(CancelledError):
+            index.backup(path.with_name("copy.db"), progress=lambda done, total: False)
+        assert index.search("kettle", k=1)[0].id == "an-id"
+    assert sorted(_files(path)) == ["index.db"]
+
+
+def test_damaged_vectors_are_made_again_in_an_encrypted_file(path: Path) -> None:
+    _make(path)
+    with keyed(path) as connection:
+        connection.execute("UPDATE passages SET scale = 2 * scale WHERE passage_id = 1")
+    with Index.open(path, model=WordEncoder(), key=KEY) as index:
+        assert [problem.ids for problem in index.verify().problems] == [("an-id",)]
+        report = index.repair()
+        assert (report.encoded, report.complete) == (1, True)
+        assert index.verify().problems == ()
+
+
+def test_pages_of_an_encrypted_file_are_not_read_one_by_one(path: Path) -> None:
+    _make(path)
+    before = _files(path)
+    for key, what in ((KEY, "is encrypted"), (None, "seems to be encrypted")):
+        message = rf"index\.db {what}, .*Restore it from a backup; .*Index\.open\(path, key="
+        with pytest.raises(StoreKeyError, match=message):
+            recover(path, path.with_name("new.db"), model=WordEncoder(), key=key)
+    assert _files(path) == before
+    plain = path.with_name("plain.db")
+    _make(plain, key=None)
+    with pytest.raises(StoreKeyError, match=r"plain\.db is not encrypted, but a key was given"):
+        recover(plain, path.with_name("new.db"), model=WordEncoder(), key=KEY)
+    with pytest.raises(InputError, match="The key has 5 bytes"):
+        recover(plain, path.with_name("new.db"), model=WordEncoder(), key=b"short")
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_damaged_page_of_an_encrypted_file_is_reported_with_what_helps(path: Path, full: bool) -> None:
+    _make(path)
+    with keyed(path) as connection:
+        (page,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'documents_by_content'"
+        ).fetchone()
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * 4096 + 100] ^= 1
+    path.write_bytes(content)
+    with Index.open(path, model=WordEncoder(), key=KEY) as index:
+        problems = index.verify(full=full).problems
+        assert any("The database file is damaged" in problem.message for problem in problems)
+        assert any("restore it from a backup" in problem.message for problem in problems)
+        assert not any("--out NEW" in problem.message for problem in problems)
+        with pytest.raises(StoreFormatError, match="Pages of an encrypted file cannot be read one by one: restore it"):
+            index.repair()
+        with pytest.raises(StoreFormatError):
+            index.backup(path.with_name("copy.db"))
+    assert sorted(_files(path)) == ["index.db"]
+
+
+def test_a_dump_is_plain_and_is_loaded_into_an_encrypted_file(path: Path) -> None:
+    _make(path)
+    dump, new = path.with_name("all.jsonl"), path.with_name("new.db")
+    with Index.open(path, model=WordEncoder(), key=KEY) as index:
+        assert index.dump(dump) == 2
+        expected = index.search("kettle")
+    assert b"kettle" in dump.read_bytes()
+    with pytest.raises(CancelledError):
+        Index.load(dump, new, model=WordEncoder(), key=KEY, progress=lambda done, total: False)
+    assert b"kettle" not in path.with_name("new.db.loading").read_bytes()
+    with pytest.raises(StoreKeyError):
+        Index.load(dump, new, model=WordEncoder(), key=bytes(32))
+    with Index.load(dump, new, model=WordEncoder(), key=lambda: KEY) as index:
+        assert index.search("kettle") == expected
+        assert index.verify().problems == ()
+    assert [word for word in WORDS if word in new.read_bytes()] == []
+
+
 def test_the_log_of_an_encrypted_index_is_folded_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgecolbert import connection
 
@@ -359,12 +452,26 @@ def test_commands_take_the_key_from_a_variable_or_a_file(
         ("reencode",),
         ("tune", "--no-compare", "--n-queries", "1"),
         ("compact",),
+        ("repair",),
+        ("backup", "--out", tmp_path / "copy.db"),
+        ("dump", "--out", tmp_path / "all.jsonl"),
     ):
+        for made in command[2:]:
+            Path(made).unlink(missing_ok=True)
         code, out, err = _shell(capsys, *command, "--db", path, "--key-file", key_file)
         assert code == 0, err
         code, out, err = _shell(capsys, *command, "--db", path)
         assert (code, out) == (1, "")
         assert "seems to be encrypted: pass its key, as Index.open(path, key=...) or with --key-env" in err
+    code, out, err = _shell(capsys, "repair", "--db", path, "--out", tmp_path / "r.db", "--key-file", key_file)
+    assert (code, out) == (1, "")
+    assert "pages of an encrypted file cannot be read one by one. Restore it from a backup" in err
+    for made in ("copy.db", "all.jsonl"):
+        (tmp_path / made).unlink(missing_ok=True)
+    _shell(capsys, "dump", "--db", path, "--out", tmp_path / "all.jsonl", "--key-file", key_file)
+    code, out, err = _shell(capsys, "load", tmp_path / "all.jsonl", "--db", tmp_path / "l.db", "--key-env", "NOTES_KEY")
+    assert (code, err) == (0, "")
+    assert b"kettle" not in (tmp_path / "l.db").read_bytes()
     code, out, err = _shell(capsys, "info", "--db", path, "--key-env", "NO_SUCH_KEY")
     assert (code, out) == (1, "")
     assert "The environment variable NO_SUCH_KEY is not set or empty" in err

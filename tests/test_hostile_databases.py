@@ -201,7 +201,7 @@ def _sign(connection: sqlite3.Connection) -> None:
             "passages",
             "passage_id",
             "content_id, encoding_id, ordinal, n_passages, span_start, span_end, n_tokens, scale, tokens",
-            store_module._passage_crc,
+            store_module.passage_crc,
         ),
     ):
         for number, *values in connection.execute(f"SELECT {key}, {columns} FROM {table}").fetchall():

@@ -11,7 +11,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from word_encoder import WordEncoder
 
-from edgecolbert import Encoder, Index, reencode
+from edgecolbert import Encoder, Index, recover, reencode
 from edgecolbert.builtin import read_model
 from edgecolbert.cli import main
 from edgecolbert.errors import InputError, StoreMismatchError
@@ -187,3 +187,25 @@ def test_the_command_line_pins_it(tmp_path: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert main(["index", str(tmp_path / "a.txt"), "--db", str(tmp_path / "b.db"), "--literal-special-tokens"]) == 1
     assert "special_tokens" in capsys.readouterr().err
+
+
+def test_a_new_file_of_another_takes_special_tokens_as_that_did(path: Path, tmp_path: Path) -> None:
+    with Index.open(path, model=TINY, special_tokens="literal") as index:
+        index.add(["red kettle", "[MASK] blue cup"])
+        index.dump(tmp_path / "all.jsonl")
+        expected = index.search("[MASK]", exact=True)
+    for n, model in enumerate([None, TINY, Encoder.load(TINY, special_tokens="literal")]):
+        recovered, loaded = tmp_path / f"recovered{n}.db", tmp_path / f"loaded{n}.db"
+        assert recover(path, recovered, model=model).complete
+        Index.load(tmp_path / "all.jsonl", loaded, model=model).close()
+        for new in (recovered, loaded):
+            with Index.open(new, special_tokens="literal") as index:
+                assert index.search("[MASK]", exact=True) == expected
+    Index.load(tmp_path / "all.jsonl", tmp_path / "again.db", model=TINY, reencode=True).close()
+    with Index.open(tmp_path / "again.db", special_tokens="literal") as index:
+        assert index.search("[MASK]", exact=True) == expected
+    other = Encoder.load(TINY)
+    with pytest.raises(StoreMismatchError, match="made with the model"):
+        recover(path, tmp_path / "other.db", model=other)
+    with pytest.raises(StoreMismatchError, match="made with the model"):
+        Index.load(tmp_path / "all.jsonl", tmp_path / "other.db", model=other)

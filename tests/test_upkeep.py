@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import random
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from statistics import fmean
@@ -378,3 +381,89 @@ def test_wrong_arguments_of_tuning_are_named(path: Path, encoder: WordEncoder) -
         assert index.verify().problems == ()
     with Index.open(path, model=encoder, read_only=True) as index, pytest.raises(StoreReadOnlyError):
         index.tune()
+
+
+# Space
+
+
+def test_free_space_is_reported_and_given_back(path: Path, encoder: WordEncoder) -> None:
+    with Index.open(path, model=encoder) as index:
+        index.add([{"id": f"{n}", "text": f"word{n} " * 400} for n in range(40)])
+        index.compact()
+        before = index.stats()
+        assert before.free_bytes == 0
+        index.delete([f"{n}" for n in range(30)])
+        stats = index.stats()
+        assert stats.file_bytes == before.file_bytes
+        assert 30 * 400 * encoder.dim / 2 < stats.free_bytes < stats.file_bytes
+        assert index.compact() >= stats.free_bytes
+        assert index.stats().free_bytes == 0
+    assert path.stat().st_size < before.file_bytes / 2
+
+
+def test_texts_that_others_share_outlive_a_delete_and_no_statement_scans_a_table(
+    path: Path, encoder: WordEncoder
+) -> None:
+    with Index.open(path, model=encoder) as index:
+        index.add([{"id": f"{n}", "text": f"text {n // 2}"} for n in range(40)])
+        statements: list[str] = []
+        index._store._connection.set_trace_callback(statements.append)
+        assert index.delete([f"{n}" for n in range(0, 40, 2)] + ["no such"]) == 20
+        index._store._connection.set_trace_callback(None)
+        assert index.stats().passages == 20
+        assert index.delete(["1", "3"]) == 2
+        assert index.stats().passages == 18
+        assert index.verify().problems == ()
+        deletes = [sql for sql in statements if sql.startswith("DELETE")]
+        assert len(deletes) == 3
+        for sql in deletes:
+            plan = [row[3] for row in index._store._run(f"EXPLAIN QUERY PLAN {sql}")]
+            assert [step for step in plan if step.startswith("SCAN") and "json_each" not in step] == []
+
+
+_COMPACT = """
+import os, resource, signal, sys
+sys.path.insert(0, sys.argv[2])
+from word_encoder import WordEncoder
+from edgecolbert import Index, StoreError
+index = Index.open(sys.argv[1], model=WordEncoder())
+if sys.argv[3] == "kill":
+    # SQLite calls this every so many steps of the VACUUM.
+    calls = iter(range(int(sys.argv[4])))
+    def step():
+        if next(calls, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+    vacuum = index._store.give_back_space
+    def watched():
+        index._store._connection.set_progress_handler(step, 50)
+        vacuum()
+    index._store.give_back_space = watched
+else:
+    size = os.path.getsize(sys.argv[1]) + int(sys.argv[4])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, size // 4))
+try:
+    index.compact()
+    print("compacted")
+except StoreError as error:
+    print("stopped:", error)
+"""
+
+
+@pytest.mark.parametrize("how", ["kill 1", "kill 10", "kill 40", "limit 0"])
+def test_a_compact_that_is_stopped_leaves_the_file_whole(path: Path, encoder: WordEncoder, how: str) -> None:
+    with Index.open(path, model=encoder) as index:
+        index.add([{"id": f"{n}", "text": f"word{n} " * 400} for n in range(40)])
+        index.delete([f"{n}" for n in range(10)])
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPACT, str(path), str(Path(__file__).parent), *how.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL if how.startswith("kill") else done.stdout.startswith("stopped:"), done
+    with Index.open(path, model=encoder) as index:
+        assert index.verify().problems == ()
+        assert index.ids() == [f"{n}" for n in range(10, 40)]
+        assert index.search("word17", k=1)[0].id == "17"
+        assert index.compact() >= 0
+        assert index.stats().free_bytes == 0

@@ -18,10 +18,11 @@ def run(options: argparse.Namespace) -> int:
     from edgecolbert.index import Index
 
     with Index.open(options.db, create=False, key=database_key(options)) as index:
+        before = index.stats().file_bytes
         freed = index.compact()
         n_bytes = index.stats().file_bytes
     if options.json:
-        print_json({"freed_bytes": freed, "file_bytes": n_bytes})
+        print_json({"freed_bytes": freed, "file_bytes": n_bytes, "before_bytes": before})
     else:
-        print(f"{freed:,} bytes given back; the file has {n_bytes:,}")
+        print(f"{freed:,} bytes given back; the file had {before:,} and has {n_bytes:,}")
     return 0

@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=positive, default=10, help="most hits wanted (default: 10)")
     parser.add_argument("--exact", action="store_true", help="score every document, without a first stage")
     parser.add_argument("--n-candidates", type=positive, metavar="N", help="documents the first stage puts forward")
+    parser.add_argument(
+        "--skip-damaged", action="store_true", help="leave out what is damaged, with a note, instead of stopping"
+    )
     add_json(parser)
 
 
@@ -37,7 +40,14 @@ def run(options: argparse.Namespace) -> int:
     clock = Clock()
     query = check_words(options.query, "QUERY")
     with clock.stage("open"):
-        index = Index.open(options.db, model=options.model, create=False, read_only=True, key=database_key(options))
+        index = Index.open(
+            options.db,
+            model=options.model,
+            create=False,
+            read_only=True,
+            key=database_key(options),
+            on_damage="skip" if options.skip_damaged else "raise",
+        )
     with index:
         with clock.stage("load_model"):
             index.encode_queries([])
