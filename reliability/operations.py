@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from word_encoder import SplittingEncoder  # noqa: E402 - it lives with the tests
 
 import edgecolbert.store  # noqa: E402
-from edgecolbert import Index, reencode, upkeep  # noqa: E402
+from edgecolbert import Index, recover, reencode, upkeep  # noqa: E402
 
 Documents = dict[str, tuple[str, dict[str, Any]]]
 NAME = "index.db"
@@ -369,6 +369,36 @@ def _recover(session: Session) -> None:
         session.stored()
 
 
+# Copies lie beside the file. What is there under its name must be whole, whenever the process ended; a rerun makes what
+# is missing.
+
+
+def _backup(session: Session) -> None:
+    copy = session.path.with_name("copy.db")
+    with session.index() as index:
+        if not copy.exists():
+            index.backup(copy)
+    session.stored()
+
+
+def _dump_and_load(session: Session) -> None:
+    dump, loaded = session.path.with_name("dump.jsonl.gz"), session.path.with_name("loaded.db")
+    with session.index() as index:
+        if not dump.exists():
+            index.dump(dump)
+    session.stored()
+    if not loaded.exists():
+        Index.load(dump, loaded, model=encoder(OLD)).close()
+    session.stored()
+
+
+def _salvage(session: Session) -> None:
+    out = session.path.with_name("repaired.db")
+    if not out.exists():
+        recover(session.path, out, model=encoder(OLD))
+    session.stored()
+
+
 OPERATIONS = (
     Operation("create", _nothing, (State({}), State(documents(0, 10))), _create),
     Operation("add a list", _base, (State(_BASE), State(documents(0, 190))), _add_list),
@@ -383,6 +413,9 @@ OPERATIONS = (
     Operation("reencode", _reencodable, (State(documents(0, 150)), State(documents(0, 150), NEW)), _reencode),
     Operation("migrate from version 1", _version_1, _migrated(), _migrate),
     Operation("compact", _full_of_holes, _COMPACTED, _compact),
+    Operation("backup", _base, (State(_BASE),) * 2, _backup),
+    Operation("dump and load", _base, (State(_BASE),) * 3, _dump_and_load),
+    Operation("repair to a new file", _base, (State(_BASE),) * 2, _salvage),
     Operation("recover from a crash", _left_by_a_crash, (State(documents(0, 60)), State(documents(0, 66))), _recover),
 )
 
@@ -424,6 +457,9 @@ def look(path: Path, states: tuple[State, ...], reached: int) -> Found:
     """
     try:
         found = _read(path, states)
+        for copy in path.parent.glob("*.db"):
+            if copy != path and _read(copy, states) != states[-1]:
+                raise AssertionError(f"{copy.name} is not whole")
     except Exception as error:
         return Found("broken", -1, f"{type(error).__name__}: {error}")
     matching = [number for number, state in enumerate(states) if state == found]
