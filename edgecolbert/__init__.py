@@ -27,12 +27,16 @@ if TYPE_CHECKING:
     from edgecolbert.errors import StoreWarning as StoreWarning
     from edgecolbert.fde import FdeSettings as FdeSettings
     from edgecolbert.fde import FirstStage as FirstStage
+    from edgecolbert.filters import Filter as Filter
+    from edgecolbert.filters import field as field
     from edgecolbert.index import Index as Index
     from edgecolbert.manifest import ModelManifest as ModelManifest
     from edgecolbert.muvera import MuveraSettings as MuveraSettings
     from edgecolbert.reencoding import reencode as reencode
     from edgecolbert.repair import recover as recover
     from edgecolbert.results import AddReport as AddReport
+    from edgecolbert.results import Facets as Facets
+    from edgecolbert.results import FacetValue as FacetValue
     from edgecolbert.results import Hit as Hit
     from edgecolbert.results import IndexStats as IndexStats
     from edgecolbert.results import Passage as Passage
@@ -50,7 +54,10 @@ _HOMES = {
     "Document": "documents",
     "EdgeColbertError": "errors",
     "Encoder": "encoder",
+    "FacetValue": "results",
+    "Facets": "results",
     "FdeSettings": "fde",
+    "Filter": "filters",
     "FirstStage": "fde",
     "Hit": "results",
     "Index": "index",
@@ -69,6 +76,7 @@ _HOMES = {
     "TokenEncoder": "encoder",
     "TokenSettings": "token_settings",
     "VerifyReport": "results",
+    "field": "filters",
     # Its module is not called maxsim: importing a submodule sets an attribute of the package, over the function.
     "maxsim": "scoring",
     "recover": "repair",

@@ -17,6 +17,7 @@ from edgecolbert.errors import EdgeColbertError
 COMMANDS = {
     "index": "read folders, files or standard input into a database",
     "search": "find the documents that match a query best",
+    "facets": "count the values of a metadata field",
     "rerank": "order files by how well they match a query, without a database",
     "eval": "measure quality and speed on a test collection, a folder or one of the hub",
     "info": "show what is in a database",

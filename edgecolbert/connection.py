@@ -34,6 +34,7 @@ from edgecolbert.errors import (
     StoreNotFoundError,
     StoreReadOnlyError,
 )
+from edgecolbert.instants import INSTANT_FUNCTION, microseconds_of
 from edgecolbert.locks import write_lock_holder
 
 # "ECol" in the file header says that a database is ours; `file` and other programs can see it.
@@ -837,6 +838,7 @@ def _harden(raw: sqlite3.Connection) -> None:
     # hold already while it looks, and for what it overlooks.
     raw.execute("PRAGMA trusted_schema = OFF")
     raw.execute("PRAGMA cell_size_check = ON")
+    raw.create_function(INSTANT_FUNCTION, 1, microseconds_of, deterministic=True)
     # SQLCipher's driver has neither method; who has the key of a file is no stranger.
     if hasattr(raw, "setlimit"):
         raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, min(limits.VALUE_BYTES, 2**31 - 1))

@@ -21,6 +21,9 @@ from edgecolbert.documents import Document, check_id, check_size
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.encryption import Key, KeySource
 from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, StoreFormatError, StoreMismatchError
+from edgecolbert.filters import Filter, read_filter
+from edgecolbert.filters.conditions import path_of
+from edgecolbert.filters.values import value_of
 from edgecolbert.passages import FloatArray, PassageEncoder
 from edgecolbert.pinning import (
     Model,
@@ -32,7 +35,7 @@ from edgecolbert.pinning import (
     pin_special_tokens,
     pinned_options,
 )
-from edgecolbert.results import AddReport, Hit, IndexStats, RepairReport, VerifyReport
+from edgecolbert.results import AddReport, Facets, FacetValue, Hit, IndexStats, RepairReport, VerifyReport
 from edgecolbert.search import SHORT_QUERY, Best, hits, ranked_documents, score_contents
 from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.token_settings import TokenSettings, asked_for
@@ -273,6 +276,25 @@ class Index:
         with self._lock, self._open_store().change():
             return self._store.delete_documents(checked)
 
+    def delete_where(self, filter: Mapping[Any, Any] | Filter) -> int:  # noqa: A002 - the field's word
+        """Delete the documents that a filter selects, all in one change.
+
+        Args:
+            filter: As in `search`, with at least one condition.
+
+        Returns:
+            How many documents were deleted.
+
+        Raises:
+            InputError: If the filter is wrong, or has no condition, which would select every document.
+        """
+        wanted = read_filter(filter)
+        if not wanted.conditions():
+            raise InputError("filter has no condition, which selects every document. Use delete(index.ids()) for that.")
+        with self._lock, self._open_store().change():
+            self._check_records(wanted)
+            return self._store.delete_documents(self._store.ids(wanted))
+
     def get(self, id: str) -> Document | None:  # noqa: A002 - the record's own word
         """The document with that id, or None.
 
@@ -286,10 +308,100 @@ class Index:
         with self._reading() as store:
             return store.document(id)
 
-    def ids(self) -> list[str]:
-        """Every document id, in the order the documents were first added."""
+    def ids(self, *, filter: Mapping[Any, Any] | Filter | None = None) -> list[str]:  # noqa: A002 - the field's word
+        """Document ids, in the order the documents were first added.
+
+        Args:
+            filter: Which documents, as in `search`; all by default.
+
+        Returns:
+            Their ids.
+        """
         with self._reading() as store:
-            return store.ids()
+            if filter is not None:
+                self._check_records(filter)
+            return store.ids(filter)
+
+    def count(self, *, filter: Mapping[Any, Any] | Filter | None = None) -> int:  # noqa: A002 - the field's word
+        """How many documents there are.
+
+        Args:
+            filter: Which documents to count, as in `search`; all by default.
+
+        Returns:
+            Their number.
+        """
+        with self._reading() as store:
+            if filter is not None:
+                self._check_records(filter)
+            return store.count_documents(filter)
+
+    def facets(
+        self,
+        field: str | Sequence[str],
+        *,
+        filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
+        k: int = 20,
+    ) -> Facets:
+        """Count the values of a metadata field, exactly.
+
+        An array counts for each of its different elements; objects have no values to count.
+
+        Args:
+            field: Its name, or the names from the outside in as a list or tuple.
+            filter: Which documents to count, as in `search`; all by default.
+            k: Most values wanted.
+
+        Returns:
+            The most frequent values, and how many there are.
+
+        Raises:
+            InputError: If an argument is wrong.
+        """
+        path = path_of(field)
+        k = _check_count("k", k)
+        wanted = read_filter({} if filter is None else filter)
+        with self._reading() as store:
+            self._check_records(wanted, path)
+            counts, with_field = store.facet_counts(path, wanted)
+            # None, booleans, numbers and strings are kinds in this order, so values of two kinds are never compared.
+            ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            values = tuple(FacetValue(value_of(*entry), count) for entry, count in ranked[:k])
+            return Facets(path, store.count_documents(wanted), with_field, len(counts), values)
+
+    def index_field(self, field: str | Sequence[str]) -> None:
+        """Index a metadata field, so that conditions on it do not read the metadata of every document.
+
+        Filters find the same with and without. Later writes keep the index up to date, each a little slower. Indexing
+        a field again makes its index anew.
+
+        Args:
+            field: Its name, or the names from the outside in as a list or tuple.
+
+        Raises:
+            InputError: If the name is wrong, or there are more fields than `edgecolbert.limits` allows.
+        """
+        path = path_of(field)
+        with self._lock, self._open_store().change():
+            self._store.index_field(path)
+
+    def unindex_field(self, field: str | Sequence[str]) -> bool:
+        """Remove the index of a metadata field.
+
+        Args:
+            field: As in `index_field`.
+
+        Returns:
+            Whether there was one.
+        """
+        path = path_of(field)
+        with self._lock, self._open_store().change():
+            return self._store.fields.drop(path)
+
+    def indexed_fields(self) -> list[tuple[str, ...]]:
+        """The indexed metadata fields, each as its names from the outside in."""
+        with self._reading() as store:
+            return list(store.fields.numbers())
 
     def __len__(self) -> int:
         """Number of documents."""
@@ -308,7 +420,7 @@ class Index:
         n_candidates: int | None = None,
         min_recall: float | None = None,
         exact: bool = False,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the field's word
+        filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
     ) -> list[Hit]:
         """Find the documents that match a query best.
 
@@ -320,8 +432,9 @@ class Index:
             min_recall: Instead of a number, the share of the exact top 10 that the candidates must contain as measured
                 by `tune`.
             exact: Score every document, without a first stage.
-            filter: Metadata fields and the values they must have. Documents are selected first, so a filter never
-                loses a document that the unfiltered search would have ranked lower.
+            filter: Conditions on metadata (docs/filters.md): `field("year") >= 2020` and the like, or a mapping such
+                as {"year": {"gte": 2020}, "lang": "en"}. Documents are selected first, so a filter never loses a
+                document that the unfiltered search would have ranked lower.
 
         Returns:
             At most `k` hits, best first; equal scores in the order of their ids.
@@ -343,7 +456,7 @@ class Index:
         n_candidates: int | None = None,
         min_recall: float | None = None,
         exact: bool = False,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the field's word
+        filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
     ) -> list[list[Hit]]:
         """Search for several queries over one snapshot; an exact search reads the documents once for all of them.
 
@@ -413,7 +526,7 @@ class Index:
         n_candidates: int | None = None,
         min_recall: float | None = None,
         exact: bool = False,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the field's word
+        filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
     ) -> list[list[tuple[str, Best]]]:
         """The search behind `search_many`, from token embeddings to ranked ids.
 
@@ -442,7 +555,7 @@ class Index:
         n_candidates: int | None,
         min_recall: float | None,
         exact: bool,
-        filter: Mapping[str, Any] | None,  # noqa: A002 - the field's word
+        filter: Mapping[Any, Any] | Filter | None,  # noqa: A002 - the field's word
         skipped: Skipped | None,
     ) -> list[list[tuple[str, Best]]]:
         """What `ranked` promises; `skipped` takes note of what is left out, None raises."""
@@ -786,23 +899,35 @@ class Index:
             self._counted = (generation, self._store.count_documents())
         return self._counted[1]
 
-    def _selected(self, conditions: Mapping[str, Any], skipped: Skipped | None) -> dict[int, list[str]]:
+    def _selected(self, conditions: Mapping[Any, Any] | Filter, skipped: Skipped | None) -> dict[int, list[str]]:
         """The documents that a filter selects, from records that were checked since the file last changed."""
-        if self._checked_generation != self._store.generation:
-            # A flipped bit in metadata would silently leave a document out.
-            if skipped is None:
-                self._store.check_documents()
-                self._damaged_records = frozenset()
-            else:
-                self._damaged_records = frozenset(self._store.damaged_documents())
-            self._checked_generation = self._store.generation
-        damaged = self._damaged_records
+        damaged = self._check_records(conditions, skipped=skipped)
         if skipped is None or not damaged:
             return self._store.matching_documents(conditions)
         skipped.documents.update(damaged)
         # Metadata that is not JSON any more would stop the filter itself.
         matching = self._store.matching_documents(conditions, without=damaged)
         return {number: names for number, names in matching.items() if names}
+
+    def _check_records(
+        self, conditions: Mapping[Any, Any] | Filter, *paths: tuple[str, ...], skipped: Skipped | None = None
+    ) -> frozenset[str]:
+        """Look once between two changes for damaged records and indexes of fields that a filter reads.
+
+        Damaged records are refused, or where some may be skipped, given by their ids.
+        """
+        generation = self._store.generation
+        used = [part.path for part, _ in read_filter(conditions).conditions()]
+        if self._checked_generation != generation:
+            # A flipped bit in metadata would silently leave a document out.
+            if skipped is None:
+                self._store.check_documents()
+                self._damaged_records = frozenset()
+            else:
+                self._damaged_records = frozenset(self._store.damaged_documents())
+            self._checked_generation = generation
+        self._store.fields.check([*used, *paths], generation)
+        return self._damaged_records
 
     def _widths(
         self, encoding_id: int, k: int, n_candidates: int | None, min_recall: float | None

@@ -23,9 +23,15 @@ ID_BYTES = 16 * _KIB
 QUERY_BYTES = 4 * _MIB
 """UTF-8 bytes of one query."""
 FILTER_CONDITIONS = 100
-"""Fields of one filter; SQLite's expressions go no deeper than 1,000."""
+"""Conditions of one filter; SQLite's expressions go no deeper than 1,000."""
+FILTER_DEPTH = 20
+"""Filters inside one another, and names on the way to a field; SQLite joins no more than 64 tables."""
+FILTER_VALUES = 10_000
+"""Values of one filter, all lists together; SQLite binds no more than 32,766."""
 FILTER_BYTES = _MIB
-"""UTF-8 bytes of one field name or value of a filter."""
+"""UTF-8 bytes of one field name or value of a filter, or of a whole filter in the written form."""
+INDEXED_FIELDS = 64
+"""Metadata fields of one database that are indexed; every write looks for each of them."""
 
 # Model folders
 MANIFEST_BYTES = 4 * _MIB

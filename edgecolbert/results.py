@@ -103,6 +103,42 @@ class IndexStats:
 
 
 @dataclass(frozen=True)
+class FacetValue:
+    """One value of a metadata field.
+
+    Attributes:
+        value: A string, a number, a boolean or None; equal numbers are one value.
+        count: How many documents have it, as the field or as an element of its array.
+    """
+
+    value: str | float | bool | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Facets:
+    """The values of a metadata field, counted.
+
+    Attributes:
+        field: Names of the field from the outside in.
+        documents: How many documents were counted: all, or those that the filter selects.
+        with_field: How many of them have the field.
+        n_values: How many different values it has.
+        values: The most frequent ones first; of equally frequent ones None, booleans, numbers, then strings in order.
+    """
+
+    field: tuple[str, ...]
+    documents: int
+    with_field: int
+    n_values: int
+    values: tuple[FacetValue, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as a dictionary that JSON can hold."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Problem:
     """Something that `Index.verify` found wrong.
 

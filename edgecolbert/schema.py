@@ -14,7 +14,7 @@ from edgecolbert.errors import StoreFormatError, StoreReadOnlyError
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _VERSION_1 = """
 CREATE TABLE state (
@@ -145,8 +145,31 @@ CREATE TABLE cell_lists (
 """
 
 
+# Metadata fields that conditions are looked up in. Each has the number and the summed checksums of its entries, which
+# have no foreign key: they are removed before their document, and counted.
+FIELD_INDEX = """
+CREATE TABLE indexed_fields (
+    field_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    path TEXT NOT NULL UNIQUE,
+    n_entries INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
+);
+CREATE TABLE field_entries (
+    field_id INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    value NOT NULL,
+    document_id INTEGER NOT NULL,
+    PRIMARY KEY (field_id, kind, value, document_id)
+) WITHOUT ROWID;
+CREATE INDEX field_entries_by_document ON field_entries (document_id);
+"""
+
+# Version 3: indexed metadata fields. Nothing that was there changes.
+_VERSION_3 = FIELD_INDEX
+
+
 # Every change of the schema, oldest first. What a database may hold follows from them.
-_SCRIPTS = (_VERSION_1, _VERSION_2)
+_SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3)
 
 # Tables without a single expression or reference, whoever made them: sqlite-utils keeps the record of migrations in
 # one, and tools that replicate a file keep their place in others. Nothing in them can run, and we read none of them.

@@ -13,6 +13,7 @@ import math
 import sqlite3
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,11 @@ from edgecolbert.connection import MEMORY, open_connection, open_copy, reading, 
 from edgecolbert.documents import Document, Record
 from edgecolbert.encryption import Key
 from edgecolbert.errors import EdgeColbertError, StoreError, StoreFormatError, StoreReadOnlyError
-from edgecolbert.filters import HAS_NUL, filter_sql, matches
+from edgecolbert.field_index import FieldIndex
+from edgecolbert.filters import HAS_NUL, Filter, filter_sql, matches, read_filter
+from edgecolbert.filters.evaluate import value_at
+from edgecolbert.filters.sql import rows_of_field
+from edgecolbert.filters.values import ANY, ELEMENT, INSTANT, entries_of, is_entry
 from edgecolbert.schema import prepare_schema
 from edgecolbert.token_settings import TokenSettings
 from edgecolbert.untrusted import read_json, shown
@@ -167,6 +172,8 @@ class Store:
         except BaseException:
             self._connection.close()
             raise
+        self.fields = FieldIndex(self._run, self._connection.executemany, self.path)
+        self._with_nul: tuple[int, list[int]] = (-1, [])
 
     def close(self) -> None:
         """Close the connection; SQLite folds its log into the file."""
@@ -850,22 +857,25 @@ class Store:
             "added", "updated" or "unchanged" for each.
         """
         replaced: list[int] = []
-        outcomes = [self._put_document(record, source, replaced) for record in records]
+        metadata: dict[int, str] = {}
+        outcomes = [self._put_document(record, source, replaced, metadata) for record in records]
+        self.fields.put(metadata.items())
         # Only now: a text that one document gave up may be another's in the same call.
         self._drop_unused(replaced)
         return outcomes
 
-    def _put_document(self, record: Record, source: str | None, replaced: list[int]) -> str:
+    def _put_document(self, record: Record, source: str | None, replaced: list[int], metadata: dict[int, str]) -> str:
         (content_id,) = self._one("SELECT content_id FROM contents WHERE hash = ?", record.hash)
         checksum = document_crc(record.id, record.hash, record.metadata, source)
         old = self._run(
             "SELECT document_id, content_id, metadata, source FROM documents WHERE id = ?", record.id
         ).fetchone()
         if old is None:
-            self._run(
+            new = self._run(
                 "INSERT INTO documents (id, content_id, metadata, source, checksum) VALUES (?, ?, ?, ?, ?)",
                 *(record.id, content_id, record.metadata, source, checksum),
             )
+            metadata[int(new.lastrowid or 0)] = record.metadata
             return "added"
         if old[1:] == (content_id, record.metadata, source):
             return "unchanged"
@@ -874,6 +884,8 @@ class Store:
             *(content_id, record.metadata, source, checksum, old[0]),
         )
         replaced.append(old[1])
+        if old[2] != record.metadata:
+            metadata[old[0]] = record.metadata
         return "updated" if old[1:3] != (content_id, record.metadata) else "unchanged"
 
     def delete_documents(self, ids: Iterable[str]) -> int:
@@ -884,6 +896,7 @@ class Store:
         ]
         found = dict(row for row in rows if row is not None)
         wanted = json.dumps(list(found))
+        self.fields.remove(found)
         self._run("DELETE FROM documents WHERE document_id IN (SELECT value FROM json_each(?))", wanted)
         self._drop_unused(list(found.values()))
         return len(found)
@@ -954,9 +967,10 @@ class Store:
             digest, text, metadata, source, checksum = row
             yield self._checked_document(identifier, digest, text, metadata, source, checksum), source, content_id
 
-    def ids(self) -> list[str]:
-        """Every document id, in the order the documents were first added."""
-        return [row[0] for row in self._run("SELECT id FROM documents ORDER BY document_id")]
+    def ids(self, conditions: Mapping[str, Any] | Filter | None = None) -> list[str]:
+        """Every document id, or those that a filter selects, in the order the documents were first added."""
+        sql, parameters = ("1", []) if conditions is None else self._selection(conditions)
+        return [row[0] for row in self._run(f"SELECT id FROM documents WHERE {sql} ORDER BY document_id", *parameters)]
 
     def ids_of_source(self, source: str) -> list[str]:
         """The ids of the documents that were read from one root."""
@@ -969,9 +983,10 @@ class Store:
         sql = "SELECT text FROM contents WHERE content_id IN (SELECT value FROM json_each(?)) ORDER BY content_id"
         return [row[0] for row in self._run(sql, chosen)]
 
-    def count_documents(self) -> int:
-        """How many documents there are."""
-        return int(self._one("SELECT count(*) FROM documents")[0])
+    def count_documents(self, conditions: Mapping[str, Any] | Filter | None = None) -> int:
+        """How many documents there are, or how many a filter selects."""
+        sql, parameters = ("1", []) if conditions is None else self._selection(conditions)
+        return int(self._one(f"SELECT count(*) FROM documents WHERE {sql}", *parameters)[0])
 
     def check_documents(self) -> None:
         """Refuse damaged records, before a filter relies on them.
@@ -986,7 +1001,9 @@ class Store:
                 "a backup, or delete these documents and add them again."
             )
 
-    def matching_documents(self, conditions: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[int, list[str]]:
+    def matching_documents(
+        self, conditions: Mapping[str, Any] | Filter, *, without: Iterable[str] = ()
+    ) -> dict[int, list[str]]:
         """The ids of the documents that a filter selects, by content number.
 
         Args:
@@ -996,19 +1013,121 @@ class Store:
         Returns:
             The ids; damaged records are not read, since their metadata may not be JSON any more.
         """
-        sql, parameters = filter_sql(conditions)
-        plain, with_nul_only, left_out = f"{sql} AND NOT {HAS_NUL}", HAS_NUL, list(without)
+        sql, parameters = self._selection(conditions, without)
+        return self._grouped(self._run(f"SELECT content_id, id FROM documents WHERE {sql}", *parameters))
+
+    def _selection(self, conditions: Mapping[str, Any] | Filter, without: Iterable[str] = ()) -> tuple[str, list[Any]]:
+        """What is true for the rows of `documents` that a filter selects, and its parameters."""
+        wanted = read_filter(conditions)
+        sql, parameters, whole = filter_sql(wanted, self.fields.numbers())
+        listed = "documents.document_id {} (SELECT value FROM json_each(?))"
+        left_out = self._documents_named(without)
+        with_nul = [] if whole else [number for number in self._documents_with_nul() if number not in left_out]
+        if with_nul:
+            chosen = [number for number, metadata in self.metadata(with_nul) if matches(metadata, wanted)]
+            sql = f"(({sql}) AND {listed.format('NOT IN')} OR {listed.format('IN')})"
+            parameters = [*parameters, json.dumps(with_nul), json.dumps(chosen)]
         if left_out:
             # Only CASE promises that what comes after is not looked at.
-            damaged = "CASE WHEN id IN (SELECT value FROM json_each(?)) THEN 0 ELSE"
-            plain, with_nul_only = f"{damaged} {plain} END", f"{damaged} {with_nul_only} END"
-        first = [json.dumps(left_out)] if left_out else []
-        rows = self._run(f"SELECT content_id, id FROM documents WHERE {plain}", *first, *parameters).fetchall()
-        with_nul = self._run(f"SELECT content_id, id, metadata FROM documents WHERE {with_nul_only}", *first)
-        for number, name, metadata in with_nul:
-            if matches(self._json(metadata, f"the metadata of {shown(name)}"), conditions):
-                rows.append((number, name))
-        return self._grouped(rows)
+            sql = f"CASE WHEN {listed.format('IN')} THEN 0 ELSE {sql} END"
+            parameters = [json.dumps(sorted(left_out)), *parameters]
+        return sql, parameters
+
+    def _documents_named(self, ids: Iterable[str]) -> set[int]:
+        names = list(ids)
+        if not names:
+            return set()
+        rows = self._run(
+            "SELECT document_id FROM documents WHERE id IN (SELECT value FROM json_each(?))", json.dumps(names)
+        )
+        return {row[0] for row in rows}
+
+    def _documents_with_nul(self) -> list[int]:
+        """The numbers of the documents with a NUL in their metadata, looked for once between two changes."""
+        generation = self.generation
+        if self._with_nul[0] != generation:
+            rows = self._run(f"SELECT document_id FROM documents WHERE {HAS_NUL}")
+            self._with_nul = (generation, [row[0] for row in rows])
+        return self._with_nul[1]
+
+    def metadata(self, numbers: Iterable[int] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Number and metadata of some documents, or of all."""
+        if numbers is None:
+            numbers = [row[0] for row in self._run("SELECT document_id FROM documents ORDER BY document_id")]
+        for number in numbers:
+            name, text = self._one("SELECT id, metadata FROM documents WHERE document_id = ?", number)
+            yield number, self._json(text, f"the metadata of {shown(name)}")
+
+    def index_field(self, path: tuple[str, ...]) -> None:
+        """Make the entries of a metadata field, or make them again."""
+        self.check_documents()
+        self.fields.create(path, self.metadata())
+
+    def facet_counts(
+        self, path: tuple[str, ...], conditions: Mapping[str, Any] | Filter
+    ) -> tuple[Counter[tuple[int, Any]], int]:
+        """How many documents have each value of a metadata field.
+
+        Args:
+            path: Keys from the outside in.
+            conditions: Which documents to count.
+
+        Returns:
+            Documents by kind and value (`filters.values.kinds_of`), those of the elements of arrays included, and how
+            many documents have the field at all.
+        """
+        sql, parameters = self._selection(conditions)
+        counts: Counter[tuple[int, Any]] = Counter()
+        field_id = self.fields.numbers().get(path)
+        if field_id is not None:
+            rows = self._run(
+                "SELECT kind, value, count(*) FROM field_entries WHERE field_id = ? AND "
+                f"document_id IN (SELECT document_id FROM documents WHERE {sql}) GROUP BY kind, value",
+                *(field_id, *parameters),
+            )
+            for kind, value, count in rows:
+                if not is_entry(kind, value):
+                    raise self._wrong("an entry of an indexed field", "a kind and a value of it", (kind, value))
+                counts[kind % ELEMENT, value] += count
+        else:
+            tables, bound = rows_of_field(path)
+            with_nul = self._documents_with_nul()
+            rows = self._run(
+                f"SELECT field.type, field.value, count(*) FROM documents, {tables} WHERE field.key = ? AND ({sql}) "
+                "AND documents.document_id NOT IN (SELECT value FROM json_each(?)) GROUP BY field.type, field.value",
+                *(*bound, path[-1], *parameters, json.dumps(with_nul)),
+            )
+            for kind, value, count in rows:
+                for found in entries_of(self._json_value(kind, value)):
+                    counts[found[0] % ELEMENT, found[1]] += count
+            chosen = (
+                f"SELECT document_id FROM documents WHERE {sql} AND document_id IN (SELECT value FROM json_each(?))"
+            )
+            numbers = [row[0] for row in self._run(chosen, *parameters, json.dumps(with_nul))] if with_nul else []
+            for _, metadata in self.metadata(numbers):
+                for entry in value_at(metadata, path):
+                    counts.update((found % ELEMENT, value) for found, value in entries_of(entry))
+        with_field = counts.pop((ANY, 0), 0)
+        return Counter({entry: count for entry, count in counts.items() if entry[0] != INSTANT}), with_field
+
+    def _selected_of(self, numbers: list[int], sql: str, parameters: list[Any]) -> list[int]:
+        """Those of some documents that `_selection` selects."""
+        if not numbers:
+            return []
+        listed = "document_id IN (SELECT value FROM json_each(?))"
+        rows = self._run(
+            f"SELECT document_id FROM documents WHERE {listed} AND ({sql})", json.dumps(numbers), *parameters
+        )
+        return [row[0] for row in rows]
+
+    def _json_value(self, kind: str, value: Any) -> Any:
+        """A value as json_each gives it; of an object only that it is one."""
+        if kind in ("true", "false"):
+            return kind == "true"
+        try:
+            return read_json(value) if kind == "array" else {} if kind == "object" else value
+        except ValueError as error:
+            raise self._wrong("an array in metadata", f"JSON ({error})", value) from error
 
     def ids_of_hashes(self, hashes: Iterable[str]) -> list[str]:
         """The ids of the documents whose texts have one of some hashes."""
@@ -1149,8 +1268,9 @@ class Store:
     def _grouped(self, rows: Iterable[tuple[int, str]]) -> dict[int, list[str]]:
         groups: dict[int, list[str]] = {}
         for content_id, identifier in rows:
-            self._check_number(content_id)
-            if not isinstance(identifier, str):
+            # A filter may select most of a large index: no calls for rows that are as they should be.
+            if type(content_id) is not int or type(identifier) is not str:
+                self._check_number(content_id)
                 raise self._wrong("the id of a document", "text", identifier)
             groups.setdefault(content_id, []).append(identifier)
         return groups
@@ -1229,8 +1349,6 @@ def _list_crc(list_id: int, entries: bytes) -> int:
 
 def document_crc(identifier: Any, digest: Any, metadata: Any, source: Any) -> int:
     """The checksum of a document: id, its text's hash, metadata and source, each ended by a byte no UTF-8 has."""
-    parts = (
-        part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
-        for part in (identifier, digest, metadata, "" if source is None else source)
-    )
-    return _crc(*(part + b"\xff" for part in parts))
+    parts = (identifier, digest, metadata, "" if source is None else source)
+    encoded = [part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape") for part in parts]
+    return zlib.crc32(b"\xff".join((*encoded, b"")))

@@ -111,6 +111,9 @@ def _text_problems(store: Store) -> Iterator[Problem]:
     damaged = tuple(store.damaged_documents())
     if damaged:
         yield Problem("The records of documents (id, metadata, or which text is theirs) are damaged.", damaged)
+    yield from map(Problem, store.fields.problems())
+    if not damaged:
+        yield from map(Problem, store.fields.differences(store.metadata()))
 
 
 def _missing_problems(store: Store, encoding: PinnedEncoding) -> Iterator[Problem]:

@@ -329,6 +329,66 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"edgecolbert {__version__}\n"
 
 
+@pytest.fixture
+def talks(shell: Shell, tmp_path: Path, path: Path) -> Path:
+    """A database of three records with metadata."""
+    records = tmp_path / "talks.jsonl"
+    metadata = [
+        {"year": 2019, "tags": ["x"], "meta": {"lang": "en"}},
+        {"year": 2021, "tags": ["x", "\x1b[31m"], "meta": {"lang": "de"}},
+        {"year": 2024, "tags": []},
+    ]
+    lines = [
+        json.dumps({"id": str(n), "text": f"kettle {n}", "metadata": entry}) + "\n" for n, entry in enumerate(metadata)
+    ]
+    records.write_text("".join(lines), encoding="utf-8")
+    shell("index", records, "--db", path, "--model", TINY, "--index-field", "year", "--index-field", "meta/lang")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("year >= 2020", {"1", "2"}),
+        ('year >= 2020 and tags contains "x"', {"1"}),
+        ("not meta/lang = 'en'", {"1", "2"}),
+        ('{"year": {"lt": 2020}}', {"0"}),
+        ("year > 3000", set()),
+    ],
+)
+def test_search_takes_a_filter(shell: Shell, talks: Path, written: str, expected: set[str]) -> None:
+    hits = shell.json("search", "kettle", "--db", talks, "--filter", written)["hits"]
+    assert {hit["id"] for hit in hits} == expected
+
+
+def test_facets_counts_the_values_of_a_field(shell: Shell, talks: Path) -> None:
+    assert shell.json("facets", "tags", "--db", talks, "--filter", "year < 2022") == {
+        "field": ["tags"], "documents": 2, "with_field": 2, "n_values": 2,
+        "values": [{"value": "x", "count": 2}, {"value": "\x1b[31m", "count": 1}],
+    }  # fmt: skip
+    assert shell.json("facets", "meta/lang", "--db", talks, "-k", "1")["values"] == [{"value": "de", "count": 1}]
+    assert shell("facets", "year", "--db", talks, "-k", "1").splitlines() == [
+        "       1  2019",
+        "3 values in 3 of 3 documents",
+    ]
+    assert "\x1b" not in shell("facets", "tags", "--db", talks)
+
+
+def test_index_field_makes_an_index_that_stays(shell: Shell, talks: Path) -> None:
+    with Index.open(talks, read_only=True) as index:
+        assert index.indexed_fields() == [("year",), ("meta", "lang")]
+    assert shell.json("verify", "--db", talks)["problems"] == []
+
+
+def test_a_wrong_filter_or_field_is_one_line_with_its_place(shell: Shell, talks: Path, path: Path) -> None:
+    message = shell.fails("search", "kettle", "--db", talks, "--filter", "year >= x")
+    assert "filter: found 'x' at character 9, expected a value: a string in quotes" in message
+    assert "at character 3" in shell.fails("facets", "a b", "--db", talks)
+    assert "at character 5" in shell.fails("facets", "year", "--db", talks, "--filter", "year")
+    assert "character 1" in shell.fails("index", talks.parent, "--db", talks, "--index-field", "")
+    assert "not valid UTF-8" in shell.fails("search", "kettle", "--db", talks, "--filter", "year = '\udcff'")
+
+
 def test_rerank_orders_files_without_a_database(
     shell: Shell, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

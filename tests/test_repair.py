@@ -21,6 +21,7 @@ from edgecolbert import pages as pages_module
 from edgecolbert.cli import main
 from edgecolbert.errors import CancelledError, InputError, StoreError, StoreFormatError, StoreMismatchError
 from edgecolbert.pages import PageFile
+from edgecolbert.schema import SCHEMA_VERSION
 
 TESTS = Path(__file__).parent
 PAGE = 4_096
@@ -326,7 +327,7 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
 def test_a_file_of_a_later_version_is_refused(whole: Path, tmp_path: Path) -> None:
     with raw(whole) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(StoreFormatError, match="its schema is 99, this version reads up to 2"):
+    with pytest.raises(StoreFormatError, match=f"its schema is 99, this version reads up to {SCHEMA_VERSION}"):
         recover(whole, tmp_path / "new.db")
 
 

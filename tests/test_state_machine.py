@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from word_encoder import WordEncoder
 
-from edgecolbert import CancelledError, Index, maxsim, reencode
+from edgecolbert import CancelledError, Index, field, maxsim, reencode
 from edgecolbert.codec import quantize
+from edgecolbert.filters import matches
 
 IDS = st.sampled_from(["a", "b", "c", "d", "é", "a\0"])
 TEXTS = st.sampled_from(["", "red", "red kettle", "blue cup", "blue", "!?", "kettle kettle red", "x\0y"])
@@ -61,6 +62,20 @@ class IndexAgainstDictionary(RuleBasedStateMachine):
         for name in there:
             del self.expected[name]
 
+    @rule(limit=st.sampled_from([1, 2]))
+    def delete_where(self, limit: int) -> None:
+        gone = {name for name, (_, metadata) in self.expected.items() if metadata.get("n", 0) > limit}
+        assert self.index.delete_where(field("n") > limit) == len(gone)
+        for name in gone:
+            del self.expected[name]
+
+    @rule(name=st.sampled_from(["n", "m"]), indexed=st.booleans())
+    def index_field(self, name: str, indexed: bool) -> None:
+        if indexed:
+            self.index.index_field(name)
+        else:
+            self.index.unindex_field(name)
+
     @rule()
     def close_and_open(self) -> None:
         self.index.close()
@@ -94,6 +109,12 @@ class IndexAgainstDictionary(RuleBasedStateMachine):
         report = self.index.verify()
         assert report.problems == ()
         assert report.documents == len(self.expected)
+
+    @invariant()
+    def filters_select_what_they_say(self) -> None:
+        for wanted in (field("n") == 1, field("n") >= 2, field("m").missing(), (field("m") == None) & {"n": 2}):  # noqa: E711
+            expected = {name for name, (_, metadata) in self.expected.items() if matches(metadata, wanted)}
+            assert set(self.index.ids(filter=wanted)) == expected
 
     @invariant()
     def holds_the_same_documents(self) -> None:

@@ -41,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_token_storage(parser, "in a new database", ("8", "1"))
     parser.add_argument(
+        "--index-field",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="index this metadata field for filters; outer/inner for one inside of an object; may be repeated",
+    )
+    parser.add_argument(
         "--durability",
         choices=("full", "normal"),
         default="full",
@@ -73,9 +80,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from edgecolbert.filters.parser import parse_field
     from edgecolbert.index import Index
     from edgecolbert.sources import Reading, open_sources
 
+    fields = [parse_field(name) for name in options.index_field]
     sources = open_sources(options.paths)
     reading = Reading()
     totals = {"added": 0, "updated": 0, "unchanged": 0, "encoded": 0, "removed": 0}
@@ -102,6 +111,8 @@ def _run(options: argparse.Namespace) -> int:
                 totals[name] += getattr(report, name)
             if options.prune and source.root is not None:
                 totals["removed"] += _prune(index, source.root, report.ids, reading)
+        for field in fields:
+            index.index_field(field)
         n_documents = len(index)
     for message in reading.messages:
         print(f"edgecolbert: {message}", file=sys.stderr)

@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgecolbert.encryption import Key, key_from_environment, key_from_file
 from edgecolbert.errors import InputError
+
+if TYPE_CHECKING:
+    from edgecolbert.filters import Filter
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +47,34 @@ def add_model(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--model", metavar="M", help=f"a built-in name, a model folder, or OWNER/NAME on the hub (default: {default})"
     )
+
+
+def add_filter(parser: argparse.ArgumentParser) -> None:
+    """Add --filter."""
+    parser.add_argument(
+        "--filter",
+        metavar="FILTER",
+        help="only documents whose metadata fulfil this, such as 'year >= 2020 and tags contains \"x\"', or as JSON",
+    )
+
+
+def chosen_filter(options: argparse.Namespace) -> Filter | None:
+    """The filter that the option of `add_filter` gives.
+
+    Args:
+        options: The command's options.
+
+    Returns:
+        The filter, or None.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    if options.filter is None:
+        return None
+    from edgecolbert.filters.parser import parse_filter
+
+    return parse_filter(check_words(options.filter, "--filter"))
 
 
 def add_token_storage(parser: argparse.ArgumentParser, where: str, default: tuple[str, str]) -> None:

@@ -8,9 +8,11 @@ import sys
 from edgecolbert.commands.output import (
     Clock,
     add_database,
+    add_filter,
     add_json,
     add_model,
     check_words,
+    chosen_filter,
     database_key,
     excerpt,
     positive,
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-damaged", action="store_true", help="leave out what is damaged, with a note, instead of stopping"
     )
+    add_filter(parser)
     add_json(parser)
 
 
@@ -39,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
     clock = Clock()
     query = check_words(options.query, "QUERY")
+    chosen = chosen_filter(options)
     with clock.stage("open"):
         index = Index.open(
             options.db,
@@ -52,7 +56,9 @@ def run(options: argparse.Namespace) -> int:
         with clock.stage("load_model"):
             index.encode_queries([])
         with clock.stage("search"):
-            hits = index.search(query, k=options.k, n_candidates=options.n_candidates, exact=options.exact)
+            hits = index.search(
+                query, k=options.k, n_candidates=options.n_candidates, exact=options.exact, filter=chosen
+            )
     if options.json:
         print_json({"query": query, "hits": [hit_dict(hit) for hit in hits], "ms": clock.finish()})
     else:
