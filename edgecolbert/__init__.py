@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgecolbert.fde import FirstStage as FirstStage
     from edgecolbert.filters import Filter as Filter
     from edgecolbert.filters import field as field
+    from edgecolbert.fusion import Fusion as Fusion
     from edgecolbert.index import Index as Index
     from edgecolbert.manifest import ModelManifest as ModelManifest
     from edgecolbert.muvera import MuveraSettings as MuveraSettings
@@ -59,6 +60,7 @@ _HOMES = {
     "FdeSettings": "fde",
     "Filter": "filters",
     "FirstStage": "fde",
+    "Fusion": "fusion",
     "Hit": "results",
     "Index": "index",
     "IndexStats": "results",

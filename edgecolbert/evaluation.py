@@ -1,4 +1,7 @@
-"""Measuring an index on a test collection: full MaxSim, the first stage alone, and both together, side by side."""
+"""Measuring an index on a test collection, side by side.
+
+Full MaxSim, the first stage alone, both together; words alone, and words together with late interaction.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 from edgecolbert.beir import Collection
 from edgecolbert.errors import InputError
+from edgecolbert.fusion import Found
 from edgecolbert.index import Index
 from edgecolbert.metrics import ndcg, recall, reciprocal_rank
 from edgecolbert.passages import FloatArray
@@ -35,7 +39,7 @@ def evaluate(
     progress: Callable[[int, int | None], None] | None = None,
     runs: Path | None = None,
 ) -> dict[str, Any]:
-    """Index a collection and search it in three ways.
+    """Index a collection and search it in each way.
 
     Args:
         collection: What to measure on.
@@ -81,6 +85,21 @@ def evaluate(
         }
         rerank_ms = _ms_per_query(begin, collection)
 
+        begin = time.perf_counter()
+        by_words = {
+            query: index.ranked_by_words(collection.queries[query], k=_DEPTH + more[query]) for query in vectors
+        }
+        words_ms = _ms_per_query(begin, collection)
+
+        begin = time.perf_counter()
+        by_both = {
+            query: index.ranked_by_both(
+                collection.queries[query], vector, k=_DEPTH + more[query], n_candidates=n_candidates + more[query]
+            )
+            for query, vector in vectors.items()
+        }
+        both_ms = _ms_per_query(begin, collection)
+
         stats = index.stats()
     candidates = {query: _allowed(names, query, collection, n_candidates) for query, names in fde.items()}
     rankings: dict[str, tuple[Rankings, float]] = {
@@ -93,11 +112,19 @@ def evaluate(
             },
             rerank_ms,
         ),
+        "lexical": (_names(by_words, collection), words_ms),
+        "hybrid": (_names(by_both, collection), both_ms),
     }
     if runs is not None:
         _write_runs(runs, {stage: ranking for stage, (ranking, _) in rankings.items()})
     stages = {stage: _scores(ranking, collection) | {"ms_per_query": ms} for stage, (ranking, ms) in rankings.items()}
-    for stage, width in (("exact", _TOP), ("fde", n_candidates), ("rerank", n_candidates)):
+    for stage, width in (
+        ("exact", _TOP),
+        ("fde", n_candidates),
+        ("rerank", n_candidates),
+        ("lexical", n_candidates),
+        ("hybrid", n_candidates),
+    ):
         # Reranking can only find what the first stage put forward, so both lose the same documents of the top.
         found = rankings["fde" if stage == "rerank" else stage][0]
         stages[stage]["recall_of_exact_top10"] = _recall_of_top(rankings["exact"][0], found, width)
@@ -159,6 +186,13 @@ def _allowed(names: list[str], query: str, collection: Collection, depth: int) -
     """A ranking as it is scored: without what the collection excludes, where it excludes anything."""
     excluded = collection.excluded.get(query)
     return [name for name in names if name not in excluded][:depth] if excluded else names
+
+
+def _names(found: dict[str, list[Found]], collection: Collection) -> Rankings:
+    return {
+        query: _allowed([document.id for document in documents], query, collection, _DEPTH)
+        for query, documents in found.items()
+    }
 
 
 def _scored(ranked: list[tuple[str, Any]], candidates: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from operator import index as whole_number
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,8 @@ from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, Sto
 from edgecolbert.filters import Filter, read_filter
 from edgecolbert.filters.conditions import path_of
 from edgecolbert.filters.values import value_of
+from edgecolbert.fusion import Found, Fusion, check_mode, fused, lexical_search
+from edgecolbert.lexical import parse_query
 from edgecolbert.passages import FloatArray, PassageEncoder
 from edgecolbert.pinning import (
     Model,
@@ -36,7 +39,7 @@ from edgecolbert.pinning import (
     pinned_options,
 )
 from edgecolbert.results import AddReport, Facets, FacetValue, Hit, IndexStats, RepairReport, VerifyReport
-from edgecolbert.search import SHORT_QUERY, Best, hits, ranked_documents, score_contents
+from edgecolbert.search import SHORT_QUERY, Best, hits, ranked_documents, score_contents, with_ranks
 from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.token_settings import TokenSettings, asked_for
 from edgecolbert.tokenizer import AS_MODEL, check_special_tokens, check_text
@@ -127,7 +130,8 @@ class Index:
             key: The key of an encrypted file, or of a new one that is to be encrypted: a passphrase; 32 bytes, or as
                 many in hexadecimal digits; or a function that gives one of these. It is stored nowhere.
             on_damage: What a search does that meets a damaged row: "raise" an error that names the documents, or
-                "skip" it with a `StoreWarning` that names them and give the rest.
+                "skip" it with a `StoreWarning` that names them and give the rest; a search by words, or by both, raises
+                either way.
 
         Returns:
             The index; close it, or use it as a context manager.
@@ -421,6 +425,8 @@ class Index:
         min_recall: float | None = None,
         exact: bool = False,
         filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
+        mode: Literal["late", "lexical", "hybrid"] = "late",
+        fusion: Fusion | Literal["weighted", "rrf"] | None = None,
     ) -> list[Hit]:
         """Find the documents that match a query best.
 
@@ -435,6 +441,9 @@ class Index:
             filter: Conditions on metadata (docs/filters.md): `field("year") >= 2020` and the like, or a mapping such
                 as {"year": {"gte": 2020}, "lang": "en"}. Documents are selected first, so a filter never loses a
                 document that the unfiltered search would have ranked lower.
+            mode: "late" for MaxSim of token embeddings; "lexical" for words and BM25, which needs no model; "hybrid"
+                for both. In the latter two, what the query puts between double quotes has to be in the text.
+            fusion: How "hybrid" makes one ranking of two: "weighted" (the default), "rrf", or a `Fusion`.
 
         Returns:
             At most `k` hits, best first; equal scores in the order of their ids.
@@ -445,7 +454,14 @@ class Index:
         """
         check_text(query, "query")
         return self.search_many(
-            [query], k=k, n_candidates=n_candidates, min_recall=min_recall, exact=exact, filter=filter
+            [query],
+            k=k,
+            n_candidates=n_candidates,
+            min_recall=min_recall,
+            exact=exact,
+            filter=filter,
+            mode=mode,
+            fusion=fusion,
         )[0]
 
     def search_many(
@@ -457,6 +473,8 @@ class Index:
         min_recall: float | None = None,
         exact: bool = False,
         filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
+        mode: Literal["late", "lexical", "hybrid"] = "late",
+        fusion: Fusion | Literal["weighted", "rrf"] | None = None,
     ) -> list[list[Hit]]:
         """Search for several queries over one snapshot; an exact search reads the documents once for all of them.
 
@@ -467,6 +485,8 @@ class Index:
             min_recall: As in `search`.
             exact: As in `search`.
             filter: As in `search`.
+            mode: As in `search`.
+            fusion: As in `search`.
 
         Returns:
             The hits of each query.
@@ -486,7 +506,35 @@ class Index:
             if exact:
                 raise InputError("exact=True scores every document; leave n_candidates out, or exact.")
         _check_recall(min_recall, exact=exact or n_candidates is not None)
-        vectors = self.encode_queries(queries)
+        how = check_mode(mode, fusion, {"exact": exact, "n_candidates": n_candidates, "min_recall": min_recall})
+        width: dict[str, Any] = {"n_candidates": n_candidates, "min_recall": min_recall, "exact": exact}
+        if mode == "late":
+            return self._search_late(self.encode_queries(queries), k, n_candidates, min_recall, exact, filter)
+        vectors = [] if mode == "lexical" else self.encode_queries(queries)
+        with self._reading() as store:
+            if mode == "lexical":
+                ranked = [self.ranked_by_words(query, k=k, filter=filter) for query in queries]
+            else:
+                ranked = [
+                    self.ranked_by_both(query, vector, k=k, filter=filter, fusion=how, **width)
+                    for query, vector in zip(queries, vectors, strict=True)
+                ]
+            answers = []
+            for documents in ranked:
+                ranks = {document.id: document.ranks for document in documents}
+                found = hits(store, [(document.id, document.best) for document in documents])
+                answers.append([replace(hit, ranks=ranks[hit.id]) for hit in found])
+            return answers
+
+    def _search_late(
+        self,
+        vectors: Sequence[FloatArray],
+        k: int,
+        n_candidates: int | None,
+        min_recall: float | None,
+        exact: bool,
+        filter: Mapping[Any, Any] | Filter | None,  # noqa: A002 - the field's word
+    ) -> list[list[Hit]]:
         with self._reading() as store:
             skipped = Skipped() if self._on_damage == SKIP else None
             wanted = k
@@ -499,7 +547,7 @@ class Index:
                 wanted *= 2
             if skipped is not None:
                 skipped.warn(store)
-            return found
+            return [with_ranks(some) for some in found]
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatArray]:
         """Token embeddings of queries, as the index's model gives them; the first call loads the model.
@@ -586,6 +634,83 @@ class Index:
                     (best,) = score_contents(store, encoding_id, [query], contents, skipped)
                 ranked.append(ranked_documents(store, best, k, selected))
             return ranked
+
+    def ranked_by_words(
+        self,
+        query: str,
+        *,
+        k: int,
+        filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
+    ) -> list[Found]:
+        """The search behind `search` with mode "lexical".
+
+        Args:
+            query: Any text.
+            k: As in `search`.
+            filter: As in `search`.
+
+        Returns:
+            At most `k` documents with scores, passages and ranks.
+        """
+        words = parse_query(query)
+        with self._reading() as store:
+            selected = None if filter is None else self._selected(filter, None)
+            if words is None:
+                return []
+            return lexical_search(store, self._serving_id(), words, k, selected)
+
+    def ranked_by_both(
+        self,
+        query: str,
+        vectors: FloatArray,
+        *,
+        k: int,
+        n_candidates: int | None = None,
+        min_recall: float | None = None,
+        exact: bool = False,
+        filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
+        fusion: Fusion | None = None,
+    ) -> list[Found]:
+        """The search behind `search` with mode "hybrid": both put candidates forward, and both score all of them.
+
+        Args:
+            query: Any text.
+            vectors: Its token embeddings, float32 [n_query_tokens, dim].
+            k: As in `search`.
+            n_candidates: As in `search`; as many by words again.
+            min_recall: As in `search`.
+            exact: As in `search`.
+            filter: As in `search`.
+            fusion: How the scores become one.
+
+        Returns:
+            At most `k` documents with scores, passages and ranks.
+        """
+        words = parse_query(query)
+        with self._reading() as store:
+            encoding_id = self._serving_id()
+            selected: Mapping[int, list[str]] | None = None if filter is None else self._selected(filter, None)
+            if words is not None and words.required is not None:
+                numbers = store.full_text.matching(words.required, None if selected is None else list(selected))
+                every = store.ids_of_contents(numbers) if selected is None else selected
+                selected = {number: every[number] for number in numbers}
+            allowed = None if selected is None else np.fromiter(selected, dtype=np.int64, count=len(selected))
+            n_texts = self._count_documents() if allowed is None else len(allowed)
+            first_stage = None if exact else self._first_stage(encoding_id)
+            width = self._widths(encoding_id, k, n_candidates, min_recall)(len(vectors))
+            among = None if selected is None else list(selected)
+            by_words = [] if words is None else store.full_text.best(words.match, width, among)
+            if first_stage is None or n_texts <= width:
+                (late,) = score_contents(store, encoding_id, [vectors], among)
+                # The scores of candidates mean something beside each other, so they are the same with exact=True.
+                nearest = sorted(late, key=lambda number: -late[number].score)[:width]
+                late = {number: late[number] for number in [*nearest, *(text.content_id for text in by_words)]}
+            else:
+                nearest = first_stage.nearest_contents(store, vectors, width, allowed)
+                candidates = list(dict.fromkeys([*nearest, *(text.content_id for text in by_words)]))
+                (late,) = score_contents(store, encoding_id, [vectors], candidates)
+            lexical = {} if words is None else store.full_text.scores(words.match, list(late))
+            return fused(store, late, lexical, k, selected, fusion or Fusion())
 
     def candidates(self, query: FloatArray, n_candidates: int) -> list[str]:
         """What the first stage alone puts forward, for measuring it.
@@ -762,8 +887,18 @@ class Index:
             with store.change():
                 store.drop_unused_contents()
                 Upkeep(store, self._lock, self._pinned, None).seal()
+                store.full_text.optimize()
             store.give_back_space()
             return before - self.stats().file_bytes
+
+    def rebuild_lexical(self) -> None:
+        """Make the full-text index again from the texts, where `verify` found it damaged.
+
+        Raises:
+            StoreError: If the file cannot be written.
+        """
+        with self._lock:
+            self._open_store().rebuild_lexical()
 
     def tune(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -27,10 +27,11 @@ class Hit:
 
     Attributes:
         id: The document's id.
-        score: MaxSim of its best passage; higher is better.
+        score: MaxSim of its best passage, in mode "lexical" BM25, in mode "hybrid" the fused score; higher is better.
         text: The whole text of the document.
         metadata: The document's metadata.
         passage: Its best passage, which the score is of.
+        ranks: Its rank by "late" and by "lexical", as far as they found it: 1 and how many texts scored higher.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Hit:
     text: str
     metadata: dict[str, Any]
     passage: Passage
+    ranks: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from edgecolbert.connection import APPLICATION_ID, Connection, reading, writing
 from edgecolbert.errors import StoreFormatError, StoreReadOnlyError
+from edgecolbert.fulltext import fill
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -164,12 +165,28 @@ CREATE TABLE field_entries (
 CREATE INDEX field_entries_by_document ON field_entries (document_id);
 """
 
-# Version 3: indexed metadata fields. Nothing that was there changes.
-_VERSION_3 = FIELD_INDEX
+# Full text. FTS5 gets tokens with spaces between them (`lexical.columns`), so every other sign belongs to a token, and
+# keeps no copy of the texts. `_migrate` fills it from those that are stored.
+FULL_TEXT = """
+CREATE VIRTUAL TABLE lexical USING fts5(
+    words, exact, names, content = '', tokenize = "porter ascii tokenchars '-_./:@+#&$='"
+);
+"""
+
+# Version 3: indexed metadata fields and full text. Nothing that was there changes.
+_VERSION_3 = FIELD_INDEX + FULL_TEXT
 
 
 # Every change of the schema, oldest first. What a database may hold follows from them.
 _SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3)
+
+# The tables in which FTS5 keeps a contentless table.
+_SHADOWS = {
+    "data": "(id INTEGER PRIMARY KEY, block BLOB)",
+    "idx": "(segid, term, pgno, PRIMARY KEY(segid, term)) WITHOUT ROWID",
+    "docsize": "(id INTEGER PRIMARY KEY, sz BLOB)",
+    "config": "(k PRIMARY KEY, v) WITHOUT ROWID",
+}
 
 # Tables without a single expression or reference, whoever made them: sqlite-utils keeps the record of migrations in
 # one, and tools that replicate a file keep their place in others. Nothing in them can run, and we read none of them.
@@ -182,7 +199,7 @@ _OF_SQLITE = {
     "sqlite_stat1": "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
     "sqlite_stat4": "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
 }
-_CREATED = re.compile(r"CREATE (?:VIRTUAL )?(TABLE|INDEX) (\w+)(?: ON (\w+))?")
+_CREATED = re.compile(r"CREATE (VIRTUAL )?(TABLE|INDEX) (\w+)(?: ON (\w+))?")
 _DROPPED = re.compile(r"DROP TABLE (\w+)")
 
 
@@ -279,10 +296,13 @@ def expected_objects(version: int) -> dict[tuple[str, str], tuple[str, str]]:
         if dropped := _DROPPED.search(statement):
             found = {key: value for key, value in found.items() if value[0] != dropped[1]}
         elif created := _CREATED.search(statement):
-            kind, name, table = created.groups()
+            virtual, kind, name, table = created.groups()
             # SQLite keeps the text from the first word on, without the semicolon.
             sql = statement[created.start() :].rstrip().removesuffix(";")
             found[kind.lower(), name] = (table or name, sql)
+            for shadow, columns in _SHADOWS.items() if virtual else ():
+                shadow_name = f"{name}_{shadow}"
+                found["table", shadow_name] = (shadow_name, f"CREATE TABLE '{shadow_name}'{columns}")
     return found
 
 
@@ -310,6 +330,8 @@ def _run_script(db: Database, script: str) -> None:
     # Not executescript, which commits what is open before it begins.
     for statement in _statements(script):
         db.execute(statement)
+    if script is _VERSION_3:
+        fill(db.conn)
 
 
 def _statements(script: str) -> list[str]:

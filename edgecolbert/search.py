@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -121,3 +123,9 @@ def hits(store: Store, ranked: Sequence[tuple[str, Best]], skipped: Skipped | No
         passage = Passage(best.start, best.end, document.text[best.start : best.end])
         found.append(Hit(identifier, best.score, document.text, document.metadata, passage))
     return found
+
+
+def with_ranks(found: Sequence[Hit]) -> list[Hit]:
+    """Hits of late interaction, best first, with their ranks: 1 and how many scored higher."""
+    scores = [-hit.score for hit in found]
+    return [replace(hit, ranks={"late": 1 + bisect_left(scores, -hit.score)}) for hit in found]

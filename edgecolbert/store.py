@@ -1,5 +1,7 @@
 """The database: documents, their texts, passages, token embeddings and codes. SQL lives here, and nothing else does.
 
+The full-text index alone is in `fulltext`, behind `Store.full_text`.
+
 A text is kept once in `contents`, with its passages, whichever documents share it. A content that no document points
 to is invisible: that is how a large `add` can write in small steps and still appear all at once, and how an
 interrupted one is resumed without encoding again.
@@ -33,6 +35,7 @@ from edgecolbert.filters import HAS_NUL, Filter, filter_sql, matches, read_filte
 from edgecolbert.filters.evaluate import value_at
 from edgecolbert.filters.sql import rows_of_field
 from edgecolbert.filters.values import ANY, ELEMENT, INSTANT, entries_of, is_entry
+from edgecolbert.fulltext import FullText
 from edgecolbert.schema import prepare_schema
 from edgecolbert.token_settings import TokenSettings
 from edgecolbert.untrusted import read_json, shown
@@ -174,6 +177,7 @@ class Store:
             raise
         self.fields = FieldIndex(self._run, self._connection.executemany, self.path)
         self._with_nul: tuple[int, list[int]] = (-1, [])
+        self.full_text = FullText(self._connection, self.path)
 
     def close(self) -> None:
         """Close the connection; SQLite folds its log into the file."""
@@ -653,8 +657,11 @@ class Store:
 
     def stage_content(self, digest: str, text: str) -> int:
         """Store a text without showing it yet, and give its number."""
-        self._run("INSERT INTO contents (hash, text) VALUES (?, ?) ON CONFLICT DO NOTHING", digest, text)
-        return int(self._one("SELECT content_id FROM contents WHERE hash = ?", digest)[0])
+        added = self._run("INSERT INTO contents (hash, text) VALUES (?, ?) ON CONFLICT DO NOTHING", digest, text)
+        number = int(self._one("SELECT content_id FROM contents WHERE hash = ?", digest)[0])
+        if added.rowcount:
+            self.full_text.add(number, text)
+        return number
 
     def has_passages(self, content_id: int, encoding_id: int) -> bool:
         """Whether a text is encoded already, perhaps by another process."""
@@ -752,6 +759,20 @@ class Store:
     def staged_content_ids(self) -> list[int]:
         """The numbers of all texts, those that no document points to yet included."""
         return [row[0] for row in self._run("SELECT content_id FROM contents ORDER BY content_id")]
+
+    def passage_spans(self, encoding_id: int, content_ids: Iterable[int]) -> dict[int, list[tuple[int, int]]]:
+        """Offsets of the first character of each passage of some texts, and of the one behind its last, in order."""
+        spans: dict[int, list[tuple[int, int]]] = {}
+        for number, start, end in self._run(
+            "SELECT content_id, span_start, span_end FROM passages WHERE encoding_id = ? AND content_id IN "
+            "(SELECT value FROM json_each(?)) ORDER BY content_id, ordinal",
+            encoding_id,
+            json.dumps([int(number) for number in content_ids]),
+        ):
+            if not isinstance(start, int) or not isinstance(end, int):
+                raise self._damaged_vectors(number, "the offsets of a passage are damaged")
+            spans.setdefault(number, []).append((start, end))
+        return spans
 
     def passages_after(self, encoding_id: int, passage_id: int, limit: int) -> Iterator[StoredPassage]:
         """Passages with larger numbers, in order, those of texts not shown yet included.
@@ -907,10 +928,16 @@ class Store:
             "(SELECT value FROM json_each(?)))",
             *(json.dumps(content_ids), json.dumps(content_ids)),
         )
-        unused = json.dumps(sorted({row[0] for row in rows}))
+        self._drop_contents(sorted({row[0] for row in rows}))
+
+    def _drop_contents(self, content_ids: list[int]) -> None:
+        unused = json.dumps(content_ids)
+        forgotten = self.full_text.remove(content_ids)
         # Passages by a statement of their own: as a consequence of the other they take 1.4 times as long.
         self._run("DELETE FROM passages WHERE content_id IN (SELECT value FROM json_each(?))", unused)
         self._run("DELETE FROM contents WHERE content_id IN (SELECT value FROM json_each(?))", unused)
+        if not forgotten:
+            self.full_text.rebuild()
 
     def document(self, identifier: str) -> Document | None:
         """The document with that id, or None.
@@ -1164,6 +1191,17 @@ class Store:
             )
         )
 
+    def contents_of_ids(self, ids: Sequence[str]) -> dict[str, int]:
+        """The content numbers of some documents, by id."""
+        return {name: int(self._one("SELECT content_id FROM documents WHERE id = ?", name)[0]) for name in ids}
+
+    def text(self, content_id: int) -> str:
+        """One text, as it is stored."""
+        (text,) = self._one("SELECT text FROM contents WHERE content_id = ?", content_id)
+        if not isinstance(text, str):
+            raise self._wrong("a text", "text", text)
+        return text
+
     # Checks, for `verification`
 
     def integrity_messages(self) -> list[str]:
@@ -1236,10 +1274,18 @@ class Store:
 
     def drop_unused_contents(self) -> int:
         """Delete every text that no document points to; give how many there were."""
-        return self._run(
-            "DELETE FROM contents WHERE NOT EXISTS "
+        unused = self._run(
+            "SELECT content_id FROM contents WHERE NOT EXISTS "
             "(SELECT 1 FROM documents WHERE documents.content_id = contents.content_id)"
-        ).rowcount
+        )
+        numbers = [row[0] for row in unused]
+        self._drop_contents(numbers)
+        return len(numbers)
+
+    def rebuild_lexical(self) -> None:
+        """Make the full-text index again from the texts."""
+        with self.change():
+            self.full_text.rebuild()
 
     def give_back_space(self) -> None:
         """Write the file anew without its free pages. It needs room for a second copy while it runs."""

@@ -114,6 +114,18 @@ def _text_problems(store: Store) -> Iterator[Problem]:
     yield from map(Problem, store.fields.problems())
     if not damaged:
         yield from map(Problem, store.fields.differences(store.metadata()))
+    yield from _lexical_problems(store)
+
+
+def _lexical_problems(store: Store) -> Iterator[Problem]:
+    try:
+        for problem in store.full_text.problems():
+            yield Problem(
+                f"The full-text index is wrong: {problem}. Run `edgecolbert compact --rebuild-lexical --db FILE` to "
+                "make it again from the texts."
+            )
+    except StoreError as error:
+        yield Problem(str(error))
 
 
 def _missing_problems(store: Store, encoding: PinnedEncoding) -> Iterator[Problem]:

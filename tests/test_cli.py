@@ -79,7 +79,7 @@ def test_the_handbook_is_indexed_and_searched_with_the_starter_model(shell: Shel
     assert found["hits"][0]["id"] == "dripping-tap.md"
     assert len(found["hits"]) == 3
     for hit in found["hits"]:
-        assert set(hit) == {"id", "score", "text", "metadata", "passage"}
+        assert set(hit) == {"id", "score", "text", "metadata", "passage", "ranks"}
         assert hit["text"] == (HANDBOOK / hit["id"]).read_text(encoding="utf-8")
     assert set(found["ms"]) >= {"search", "total"}
     for extra in (["--exact"], ["--n-candidates", str(n_files)]):

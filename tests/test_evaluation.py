@@ -134,7 +134,7 @@ def _eval(capsys: pytest.CaptureFixture[str], *words: object) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_eval_measures_three_ways_side_by_side(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_measures_every_way_side_by_side(beir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = _eval(capsys, beir, "--n-candidates", 4)
     assert (report["dataset"], report["model"], report["documents"], report["queries"]) == (
         "tiny-beir",
@@ -142,13 +142,14 @@ def test_eval_measures_three_ways_side_by_side(beir: Path, capsys: pytest.Captur
         4,
         3,
     )
-    assert list(report["stages"]) == ["exact", "fde", "rerank"]
-    for scores in report["stages"].values():
+    assert list(report["stages"]) == ["exact", "fde", "rerank", "lexical", "hybrid"]
+    for stage, scores in report["stages"].items():
         assert set(scores) == {
             *("ndcg@10", "recall@10", "recall@100", "mrr@10", "recall_of_exact_top10", "ms_per_query")
         }  # fmt: skip
-        # Four documents are all candidates, so nothing can be missed.
-        assert scores["recall@10"] == scores["recall@100"] == scores["recall_of_exact_top10"] == 1.0
+        # Four documents are all candidates, so nothing can be missed, but by words, of documents without any.
+        if stage != "lexical":
+            assert scores["recall@10"] == scores["recall@100"] == scores["recall_of_exact_top10"] == 1.0
     assert report["stages"]["rerank"]["ndcg@10"] == report["stages"]["exact"]["ndcg@10"] > 0.9
     assert report["index"]["passages"] == 4
     assert report["index"]["bytes_per_document"] > 0
@@ -168,7 +169,11 @@ def test_eval_scores_are_the_metrics_of_its_rankings(
         for key, metric, k in (("ndcg@10", ndcg, 10), ("recall@100", recall, 100), ("mrr@10", reciprocal_rank, 10)):
             mean = float(np.mean([metric(rankings[query], qrels[query], k) for query in qrels]))
             assert scores[key] == pytest.approx(mean, abs=1e-5)
-        assert all(len(ranking) == (4 if stage == "exact" else 2) for ranking in rankings.values())
+        lengths = {len(ranking) for ranking in rankings.values()}
+        if stage == "lexical":
+            assert lengths <= {0, 1, 2, 3, 4}
+        else:
+            assert lengths <= {"exact": {4}, "hybrid": {2, 3, 4}}.get(stage, {2})
 
 
 def test_eval_keeps_its_database_and_uses_it_again(
@@ -197,5 +202,5 @@ def test_eval_prints_a_table_for_people(beir: Path, capsys: pytest.CaptureFixtur
     assert main(["eval", str(beir), "--model", TINY]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "tiny-beir: 4 documents, 3 queries, model tiny, 100 candidates"
-    assert [line.split()[0] for line in lines[2:5]] == ["exact", "fde", "rerank"]
-    assert "bytes a document" in lines[5]
+    assert [line.split()[0] for line in lines[2:7]] == ["exact", "fde", "rerank", "lexical", "hybrid"]
+    assert "bytes a document" in lines[7]

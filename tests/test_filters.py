@@ -311,7 +311,7 @@ def test_a_file_of_schema_2_is_migrated_with_all_it_holds(path: Path) -> None:
     with raw(path) as connection:
         # What schema 3 added; sqlite-utils keeps a record of what it ran.
         connection.executescript(
-            "DROP TABLE indexed_fields; DROP TABLE field_entries; PRAGMA user_version = 2;"
+            "DROP TABLE indexed_fields; DROP TABLE field_entries; DROP TABLE lexical; PRAGMA user_version = 2;"
             "DELETE FROM _sqlite_migrations WHERE name = 'version_3';"
         )
     with pytest.raises(StoreReadOnlyError, match="has schema 2 and must be migrated to 3 first"):

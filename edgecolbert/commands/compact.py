@@ -10,6 +10,9 @@ from edgecolbert.commands.output import add_database, add_json, database_key, pr
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command's options."""
     add_database(parser)
+    parser.add_argument(
+        "--rebuild-lexical", action="store_true", help="make the full-text index again from the texts, before all else"
+    )
     add_json(parser)
 
 
@@ -19,6 +22,8 @@ def run(options: argparse.Namespace) -> int:
 
     with Index.open(options.db, create=False, key=database_key(options)) as index:
         before = index.stats().file_bytes
+        if options.rebuild_lexical:
+            index.rebuild_lexical()
         freed = index.compact()
         n_bytes = index.stats().file_bytes
     if options.json:

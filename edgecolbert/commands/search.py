@@ -18,6 +18,7 @@ from edgecolbert.commands.output import (
     positive,
     print_json,
 )
+from edgecolbert.fusion import KINDS, MODES
 from edgecolbert.results import Hit
 
 
@@ -33,6 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip-damaged", action="store_true", help="leave out what is damaged, with a note, instead of stopping"
     )
     add_filter(parser)
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="late",
+        help="by token embeddings, by words (BM25, no model), or by both; the latter two want what stands between "
+        "double quotes to be there (default: late)",
+    )
+    parser.add_argument(
+        "--fusion", choices=KINDS, help="how --mode hybrid makes one ranking of two (default: weighted)"
+    )
     add_json(parser)
 
 
@@ -53,11 +64,18 @@ def run(options: argparse.Namespace) -> int:
             on_damage="skip" if options.skip_damaged else "raise",
         )
     with index:
-        with clock.stage("load_model"):
-            index.encode_queries([])
+        if options.mode != "lexical":
+            with clock.stage("load_model"):
+                index.encode_queries([])
         with clock.stage("search"):
             hits = index.search(
-                query, k=options.k, n_candidates=options.n_candidates, exact=options.exact, filter=chosen
+                query,
+                k=options.k,
+                n_candidates=options.n_candidates,
+                exact=options.exact,
+                filter=chosen,
+                mode=options.mode,
+                fusion=options.fusion,
             )
     if options.json:
         print_json({"query": query, "hits": [hit_dict(hit) for hit in hits], "ms": clock.finish()})
@@ -74,6 +92,7 @@ def hit_dict(hit: Hit) -> dict[str, object]:
         "text": hit.text,
         "metadata": hit.metadata,
         "passage": {"start": hit.passage.start, "end": hit.passage.end},
+        "ranks": hit.ranks,
     }
 
 
