@@ -482,6 +482,7 @@ def reading(connection: Connection | sqlite3.Connection) -> Iterator[None]:
     if isinstance(connection, Connection):
         connection.refresh()
     try:
+        _end_interrupted(connection)
         # Inside, because Ctrl-C may come as soon as it has begun, and must not leave it open.
         connection.execute("BEGIN")
         yield
@@ -505,6 +506,7 @@ def writing(connection: Connection | sqlite3.Connection) -> Iterator[None]:
         Nothing.
     """
     try:
+        _end_interrupted(connection)
         if isinstance(connection, Connection):
             connection.take_write_lock()
         else:
@@ -517,6 +519,15 @@ def writing(connection: Connection | sqlite3.Connection) -> Iterator[None]:
         raise
     if isinstance(connection, Connection):
         connection.checkpoint_if_due()
+
+
+def _end_interrupted(connection: Connection | sqlite3.Connection) -> None:
+    """Roll back what Ctrl-C left open, when it came just before a block could do so itself.
+
+    Blocks are never put into each other; if one were, the outer one's COMMIT would fail, and nothing be lost unnoticed.
+    """
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def _operation(operation: Operation, durability: str, n_images: int, folder: Pat
         shutil.rmtree(image, ignore_errors=True)
         image.mkdir()
         lay_down(disk.survivors(way, random), image)
-        found = look(image / NAME, operation.states, disk.acknowledged)
+        found = look(image / NAME, operation.states, disk.acknowledged, copies=False)
         counts["images"] += 1
         counts["with_risk"] += disk.at_risk > 0
         counts[found.verdict] += 1

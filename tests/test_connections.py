@@ -676,3 +676,16 @@ def test_a_closed_index_says_so_and_not_that_it_was_forked(path: Path) -> None:
     index.close()
     with pytest.raises(StoreError, match="was closed"):
         index.search("kettle")
+
+
+def test_what_an_interruption_left_open_is_rolled_back_by_the_next_block(path: Path) -> None:
+    with Index.open(path, model=WordEncoder()) as index:
+        index.add([{"id": "a", "text": "red"}])
+        # As when Ctrl-C comes after the last statement of a block and before its ROLLBACK.
+        index._store._connection.execute("BEGIN IMMEDIATE")
+        index._store._connection.execute("DELETE FROM documents")
+        assert index.ids() == ["a"]
+        index._store._connection.execute("BEGIN")
+        index.add([{"id": "b", "text": "blue"}])
+        assert index.ids() == ["a", "b"]
+        assert index.verify().problems == ()
