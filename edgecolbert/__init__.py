@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from edgecolbert.errors import ModelWarning as ModelWarning
     from edgecolbert.errors import StoreError as StoreError
     from edgecolbert.errors import StoreWarning as StoreWarning
+    from edgecolbert.explanation import Explanation as Explanation
+    from edgecolbert.explanation import TokenMatch as TokenMatch
     from edgecolbert.fde import FdeSettings as FdeSettings
     from edgecolbert.fde import FirstStage as FirstStage
     from edgecolbert.filters import Filter as Filter
     from edgecolbert.filters import field as field
     from edgecolbert.fusion import Fusion as Fusion
+    from edgecolbert.highlighting import Highlight as Highlight
+    from edgecolbert.highlighting import Snippet as Snippet
     from edgecolbert.index import Index as Index
     from edgecolbert.manifest import ModelManifest as ModelManifest
     from edgecolbert.muvera import MuveraSettings as MuveraSettings
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from edgecolbert.results import VerifyReport as VerifyReport
     from edgecolbert.scoring import maxsim as maxsim
     from edgecolbert.token_settings import TokenSettings as TokenSettings
+    from edgecolbert.tokenizer import TokenPlace as TokenPlace
 
 __version__ = "0.1.0"
 
@@ -55,12 +60,14 @@ _HOMES = {
     "Document": "documents",
     "EdgeColbertError": "errors",
     "Encoder": "encoder",
+    "Explanation": "explanation",
     "FacetValue": "results",
     "Facets": "results",
     "FdeSettings": "fde",
     "Filter": "filters",
     "FirstStage": "fde",
     "Fusion": "fusion",
+    "Highlight": "highlighting",
     "Hit": "results",
     "Index": "index",
     "IndexStats": "results",
@@ -73,9 +80,12 @@ _HOMES = {
     "Passage": "results",
     "Problem": "results",
     "RepairReport": "results",
+    "Snippet": "highlighting",
     "StoreError": "errors",
     "StoreWarning": "errors",
     "TokenEncoder": "encoder",
+    "TokenMatch": "explanation",
+    "TokenPlace": "tokenizer",
     "TokenSettings": "token_settings",
     "VerifyReport": "results",
     "field": "filters",

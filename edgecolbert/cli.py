@@ -18,6 +18,7 @@ COMMANDS = {
     "index": "read folders, files or standard input into a database",
     "search": "find the documents that match a query best",
     "facets": "count the values of a metadata field",
+    "explain": "show why documents match a query: which token found which",
     "rerank": "order files by how well they match a query, without a database",
     "eval": "measure quality and speed on a test collection, a folder or one of the hub",
     "info": "show what is in a database",

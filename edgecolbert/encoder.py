@@ -16,7 +16,7 @@ from edgecolbert.errors import InputError, InputTypeError, ModelFormatError
 from edgecolbert.graphs import check_self_contained
 from edgecolbert.manifest import ModelManifest
 from edgecolbert.sessions import import_onnxruntime
-from edgecolbert.tokenizer import AS_MODEL, ColbertTokenizer, TokenIds, check_special_tokens, check_text
+from edgecolbert.tokenizer import AS_MODEL, ColbertTokenizer, TokenIds, TokenPlace, check_special_tokens, check_text
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -27,7 +27,8 @@ class TokenEncoder(Protocol):
 
     Both return one float32 array [n_tokens, dim] for each text, rows of unit length, the same `dim` always.
     An object that also has `split(text) -> list[tuple[int, int]]` decides how a long document becomes passages;
-    without it a document is one passage, however long.
+    without it a document is one passage, however long. One that has `query_tokens(text)` and `document_tokens(text)`,
+    as `Encoder` has them, lets a hit say which words matched; without them it knows the tokens' numbers only.
     """
 
     def encode_queries(self, queries: list[str]) -> list[FloatArray]:
@@ -154,6 +155,29 @@ class Encoder:
             InputError: If a text holds a lone surrogate.
         """
         return self._encode(documents, self.tokenizer.document, "documents")
+
+    def query_tokens(self, text: str) -> list[TokenPlace]:
+        """What the rows of `encode_queries([text])` stand for.
+
+        Args:
+            text: A query.
+
+        Returns:
+            One token for each row, expansion included.
+        """
+        return self.tokenizer.query_places(check_text(text))
+
+    def document_tokens(self, text: str) -> list[TokenPlace]:
+        """What the rows of `encode_documents([text])` stand for.
+
+        Args:
+            text: A document or passage.
+
+        Returns:
+            One token for each row; skiplist tokens have none.
+        """
+        skiplist = set(self.manifest.encoding.skiplist_ids)
+        return [place for place in self.tokenizer.document_places(check_text(text)) if place.id not in skiplist]
 
     def split(self, text: str) -> list[Span]:
         """Cut a text into passages that fit the model's document length, at sentence borders where there are any.

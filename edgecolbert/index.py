@@ -38,7 +38,17 @@ from edgecolbert.pinning import (
     pin_special_tokens,
     pinned_options,
 )
-from edgecolbert.results import AddReport, Facets, FacetValue, Hit, IndexStats, RepairReport, VerifyReport
+from edgecolbert.results import (
+    AddReport,
+    Facets,
+    FacetValue,
+    Hit,
+    IndexStats,
+    Origin,
+    RepairReport,
+    VerifyReport,
+    from_search,
+)
 from edgecolbert.search import SHORT_QUERY, Best, hits, ranked_documents, score_contents, with_ranks
 from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.token_settings import TokenSettings, asked_for
@@ -46,6 +56,7 @@ from edgecolbert.tokenizer import AS_MODEL, check_special_tokens, check_text
 
 if TYPE_CHECKING:
     from edgecolbert.candidates import Candidates
+    from edgecolbert.explanation import Explanation
     from edgecolbert.fde import FdeSettings
     from edgecolbert.tuning import TuneReport
 
@@ -509,7 +520,7 @@ class Index:
         how = check_mode(mode, fusion, {"exact": exact, "n_candidates": n_candidates, "min_recall": min_recall})
         width: dict[str, Any] = {"n_candidates": n_candidates, "min_recall": min_recall, "exact": exact}
         if mode == "late":
-            return self._search_late(self.encode_queries(queries), k, n_candidates, min_recall, exact, filter)
+            return self._search_late(queries, k, n_candidates, min_recall, exact, filter)
         vectors = [] if mode == "lexical" else self.encode_queries(queries)
         with self._reading() as store:
             if mode == "lexical":
@@ -520,21 +531,23 @@ class Index:
                     for query, vector in zip(queries, vectors, strict=True)
                 ]
             answers = []
-            for documents in ranked:
+            for query, documents in zip(queries, ranked, strict=True):
                 ranks = {document.id: document.ranks for document in documents}
                 found = hits(store, [(document.id, document.best) for document in documents])
-                answers.append([replace(hit, ranks=ranks[hit.id]) for hit in found])
+                here = Origin(weakref.ref(self), query)
+                answers.append([from_search(replace(hit, ranks=ranks[hit.id]), here) for hit in found])
             return answers
 
     def _search_late(
         self,
-        vectors: Sequence[FloatArray],
+        queries: Sequence[str],
         k: int,
         n_candidates: int | None,
         min_recall: float | None,
         exact: bool,
         filter: Mapping[Any, Any] | Filter | None,  # noqa: A002 - the field's word
     ) -> list[list[Hit]]:
+        vectors = self.encode_queries(queries)
         with self._reading() as store:
             skipped = Skipped() if self._on_damage == SKIP else None
             wanted = k
@@ -547,7 +560,36 @@ class Index:
                 wanted *= 2
             if skipped is not None:
                 skipped.warn(store)
-            return [with_ranks(some) for some in found]
+            return [
+                with_ranks(some, Origin(weakref.ref(self), query)) for some, query in zip(found, queries, strict=True)
+            ]
+
+    def explain(self, query: str, hit: Hit | str) -> Explanation:
+        """Why a document matches a query: for each query token the token that won. `Hit.explain` calls this.
+
+        It is computed again from what is stored, and costs a search nothing.
+
+        Args:
+            query: Any text; the one of the hit's search explains its score.
+            hit: What was found; or a document's id, for its best passage.
+
+        Returns:
+            The explanation. With a model object that has no `query_tokens` and `document_tokens`, its tokens have
+            numbers only.
+
+        Raises:
+            InputError: If an argument is wrong, there is no such document, or it was changed since it was found.
+            StoreMismatchError: If what is stored is not what the model makes of the passage.
+        """
+        from edgecolbert.explanation import explain  # a search does without it
+
+        check_text(query, "query")
+        check_size(query, limits.QUERY_BYTES, "query", "QUERY_BYTES")
+        if isinstance(hit, str):
+            check_id(hit, "explain")
+        (vectors,) = self.encode_queries([query])
+        with self._reading() as store:
+            return explain(store, self._serving_id(), self._model(), query, vectors, hit)
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatArray]:
         """Token embeddings of queries, as the index's model gives them; the first call loads the model.

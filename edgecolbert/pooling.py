@@ -36,19 +36,35 @@ def pool_tokens(embeddings: FloatArray, pool_factor: int) -> FloatArray:
         >>> pool_tokens(np.array([[1, 0], [0, 1], [0, 1], [-1, 0], [-1, 0]], dtype=np.float32), 2).tolist()
         [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]
     """
+    labels = pool_labels(embeddings, pool_factor)
+    if labels is None:
+        return embeddings
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    sizes = np.diff(starts, append=len(labels)).astype(np.float32)
+    sums: FloatArray = np.add.reduceat(embeddings[order], starts, axis=0)
+    return sums / sizes[:, None]
+
+
+def pool_labels(embeddings: FloatArray, pool_factor: int) -> IntArray | None:
+    """Which row of `pool_tokens` each token goes into.
+
+    Args:
+        embeddings: As in `pool_tokens`.
+        pool_factor: As in `pool_tokens`.
+
+    Returns:
+        int64 [n_tokens], the number of the row; None where every token keeps a row of its own.
+    """
     rows = embeddings[_PROTECTED:]
     n_clusters = max(len(rows) // pool_factor, 1)
     if n_clusters >= len(rows):
-        return embeddings
+        return None
     # float32 until here, as in PyLate: where tokens repeat, the rounding decides between equals.
     upper = np.triu(1 - product(rows, rows.T), 1).astype(np.float64)
     # Not both halves of the product: they may differ in the last bit, and the chain could go in circles.
     labels = ward_clusters(upper + upper.T, n_clusters)
-    order = np.argsort(labels, kind="stable")
-    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
-    sizes = np.diff(starts, append=len(rows)).astype(np.float32)
-    means = np.add.reduceat(rows[order], starts, axis=0) / sizes[:, None]
-    return np.concatenate([embeddings[:_PROTECTED], means])
+    return np.concatenate([np.arange(_PROTECTED), labels + _PROTECTED])
 
 
 def ward_clusters(distances: Float64Array, n_clusters: int) -> IntArray:

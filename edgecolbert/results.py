@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from edgecolbert.errors import InputError, StoreClosedError
+
+if TYPE_CHECKING:
+    from edgecolbert.explanation import Explanation
+    from edgecolbert.highlighting import Snippet
+    from edgecolbert.index import Index
 
 
 @dataclass(frozen=True)
@@ -21,8 +29,33 @@ class Passage:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The search that found something.
+
+    Attributes:
+        index: The index, which nothing that was found keeps alive.
+        query: The query.
+    """
+
+    index: weakref.ref[Index]
+    query: str
+
+
+class Found:
+    """Remembers the search it came from, beside its fields: equality, copies, pickles and `vars` know nothing of it."""
+
+    __slots__ = ("_origin",)
+
+    _origin: Origin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields."""
+        return self.__dict__
+
+
 @dataclass(frozen=True)
-class Hit:
+class Hit(Found):
     """A document that was found.
 
     Attributes:
@@ -40,6 +73,52 @@ class Hit:
     metadata: dict[str, Any]
     passage: Passage
     ranks: dict[str, int] = field(default_factory=dict)
+
+    def explain(self) -> Explanation:
+        """Why it matched: for each query token the token of its best passage that won.
+
+        Returns:
+            The explanation, computed from what is stored. The scores of its matches add up to MaxSim, which `score` is
+            unless words were searched for, too.
+
+        Raises:
+            InputError: If this is a copy, which does not know where it came from, or the document was changed since.
+            StoreClosedError: If the index was closed.
+        """
+        origin: Origin | None = getattr(self, "_origin", None)
+        if origin is None:
+            raise InputError(
+                "This hit does not know which search it came from: it was copied, unpickled, or made by hand. Call "
+                "index.explain(query, hit)."
+            )
+        index = origin.index()
+        if index is None:
+            raise StoreClosedError(
+                "The index that found this hit is gone. Open it again with Index.open, and call index.explain(query, "
+                "hit)."
+            )
+        return index.explain(origin.query, self)
+
+    def snippet(self, max_chars: int = 200) -> Snippet:
+        """The part of its best passage with the strongest matches.
+
+        Args:
+            max_chars: Most characters.
+
+        Returns:
+            The part; `marked()`, `ansi()` and `html()` highlight what matched.
+
+        Raises:
+            InputError: As `explain`; or if the model does not say which characters a token stands for.
+            StoreClosedError: If the index was closed.
+        """
+        return self.explain().snippet(max_chars)
+
+
+def from_search(hit: Hit, origin: Origin) -> Hit:
+    """The hit, which remembers the search that found it."""
+    object.__setattr__(hit, "_origin", origin)  # a slot beside the fields of a frozen dataclass
+    return hit
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgecolbert.damage import Skipped
 from edgecolbert.errors import StoreFormatError
-from edgecolbert.results import Hit, Passage
+from edgecolbert.results import Hit, Origin, Passage, from_search
 from edgecolbert.scoring import maxsim_blocks
 from edgecolbert.store import Store
 
@@ -125,7 +125,7 @@ def hits(store: Store, ranked: Sequence[tuple[str, Best]], skipped: Skipped | No
     return found
 
 
-def with_ranks(found: Sequence[Hit]) -> list[Hit]:
+def with_ranks(found: Sequence[Hit], origin: Origin) -> list[Hit]:
     """Hits of late interaction, best first, with their ranks: 1 and how many scored higher."""
     scores = [-hit.score for hit in found]
-    return [replace(hit, ranks={"late": 1 + bisect_left(scores, -hit.score)}) for hit in found]
+    return [from_search(replace(hit, ranks={"late": 1 + bisect_left(scores, -hit.score)}), origin) for hit in found]

@@ -1182,6 +1182,11 @@ class Store:
         )
         return [row[0] for row in rows]
 
+    def content_number(self, identifier: str) -> int | None:
+        """The number of a document's text, or None where there is no such document."""
+        row = self._run("SELECT content_id FROM documents WHERE id = ?", identifier).fetchone()
+        return None if row is None else int(row[0])
+
     def ids_of_contents(self, content_ids: Iterable[int]) -> dict[int, list[str]]:
         """The ids of the documents that share each of some contents; contents without documents are left out."""
         return self._grouped(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from edgecolbert.manifest import EncodingSettings
 from edgecolbert.untrusted import shown
 
 IntArray = npt.NDArray[np.int64]
+_Item = TypeVar("_Item")
 
 # What the name of a special token in a text becomes.
 AS_MODEL, LITERAL = "as-model", "literal"
@@ -34,6 +36,33 @@ class TokenIds:
     ids: IntArray
     attention: IntArray
     keep: npt.NDArray[np.bool_]
+
+
+class TokenPlace(NamedTuple):
+    """One token of a text as it is encoded, and where it comes from.
+
+    Attributes:
+        id: Its id in the vocabulary.
+        text: The characters it stands for; what the vocabulary calls it where it stands for none.
+        kind: "text"; "prompt" for the checkpoint's own words before the text; "prefix" for the mark of queries or of
+            documents; "special" for what is put around every text; "expansion" for what fills up a query.
+        start: Offset of its first character in the text, or None where it comes from none.
+        end: Offset behind its last character, or None.
+    """
+
+    id: int
+    text: str
+    kind: str
+    start: int | None
+    end: int | None
+
+
+class _Piece(NamedTuple):
+    """A token of what the tokenizer was given, with character offsets in it."""
+
+    id: int
+    start: int
+    end: int
 
 
 class ColbertTokenizer:
@@ -124,6 +153,36 @@ class ColbertTokenizer:
         keep = ~np.isin(ids, self._skiplist)
         return TokenIds(ids, np.ones(len(ids), dtype=np.int64), keep)
 
+    def query_places(self, text: str) -> list[TokenPlace]:
+        """Where each token of `query(text)` comes from.
+
+        Args:
+            text: Any text.
+
+        Returns:
+            The same tokens in the same order.
+        """
+        settings = self._settings
+        prefix = (settings.query_prefix_id, settings.query_prefix)
+        places = self._places(self._query_prompt, text, settings.query_length, prefix)
+        if settings.do_query_expansion and settings.expansion_token_id is not None:
+            expansion = self._named(settings.expansion_token_id, "expansion")
+            places += [expansion] * (settings.query_length - len(places))
+        return places
+
+    def document_places(self, text: str) -> list[TokenPlace]:
+        """Where each token of `document(text)` comes from.
+
+        Args:
+            text: Any text.
+
+        Returns:
+            The same tokens in the same order, those of the skiplist, which are dropped, included.
+        """
+        settings = self._settings
+        prefix = (settings.document_prefix_id, settings.document_prefix)
+        return self._places(self._document_prompt, text, settings.document_length, prefix)
+
     @property
     def document_room(self) -> int:
         """How many content tokens fit a passage: `document_length` less special tokens, prefix and prompt."""
@@ -152,14 +211,20 @@ class ColbertTokenizer:
     def _with_specials(self, prompt: str, text: str, length: int, prefix_id: int | None) -> list[int]:
         with _running(self._name):
             content = self._content(prompt, text)
+        prefix = [] if prefix_id is None else [prefix_id]
+        return self._framed(content, length, self._head, prefix, self._tail)
+
+    def _framed(
+        self, content: list[_Item], length: int, head: list[_Item], prefix: list[_Item], tail: list[_Item]
+    ) -> list[_Item]:
+        """Cut what a text became, and put around it what every text gets."""
         # R18: the end token survives truncation, and the prefix counts towards the length (R19).
-        room = max(0, length - len(self._head) - len(self._tail) - (prefix_id is not None))
+        room = max(0, length - len(head) - len(tail) - len(prefix))
         if len(content) > room:
             content = content[:room] if self._settings.truncation_side == "right" else content[len(content) - room :]
-        ids = [*self._head, *content, *self._tail]
-        if prefix_id is not None:
-            ids.insert(1, prefix_id)  # R19: an id at index 1, not text before the text
-        return ids
+        items = [*head, *content, *tail]
+        items[1:1] = prefix  # R19: an id at index 1, not text before the text
+        return items
 
     def _content(self, prompt: str, text: str) -> list[int]:
         joined = self._prepared(prompt, text)
@@ -171,6 +236,54 @@ class ColbertTokenizer:
             return self._literal.ids([joined])[0]
         # The checkpoint's own prompt means the special tokens that it names; only the text is literal.
         return trusted + self._literal.ids([self._prepared("", text)])[0]
+
+    def _places(self, prompt: str, text: str, length: int, prefix: tuple[int | None, str]) -> list[TokenPlace]:
+        with _running(self._name):
+            content = self._content_places(prompt, text)
+            head, tail = ([self._named(number, "special") for number in ids] for ids in (self._head, self._tail))
+            marks = [] if prefix[0] is None else [TokenPlace(prefix[0], prefix[1], "prefix", None, None)]
+            return self._framed(content, length, head, marks, tail)
+
+    def _content_places(self, prompt: str, text: str) -> list[TokenPlace]:
+        """As `_content`, with offsets."""
+        joined = self._prepared(prompt, text)
+        if self._literal is None:
+            return self._placed(_pieces(self._tokenizer.encode(joined, add_special_tokens=False)), prompt, text)
+        trusted = self._tokenizer.encode(self._prepared(prompt, ""), add_special_tokens=False)
+        if self._literal.are_ordinary(trusted.ids):
+            return self._placed(self._literal.pieces(joined), prompt, text)
+        names = [self._named(number, "prompt") for number in trusted.ids]
+        return names + self._placed(self._literal.pieces(self._prepared("", text)), "", text)
+
+    def _placed(self, pieces: Sequence[_Piece], prompt: str, text: str) -> list[TokenPlace]:
+        """Offsets in what the tokenizer was given to offsets in the text."""
+        joined = prompt + text
+        stripped = joined.strip()
+        # `_prepared` took white space away, and put the prompt before the text.
+        shift = len(joined) - len(joined.lstrip()) - len(prompt)
+        origin: Sequence[int] = range(len(stripped) + 1)
+        if self._settings.do_lower_case and len(stripped.lower()) != len(stripped):
+            # A few characters become two when lower-cased.
+            origin = [number for number, character in enumerate(stripped) for _ in character.lower()] + [len(stripped)]
+        places = []
+        for number, start, end in pieces:
+            first = origin[start] + shift
+            last = origin[end - 1] + 1 + shift if end > start else first
+            if last <= 0 < len(prompt):
+                places.append(self._named(number, "prompt"))
+                continue
+            first, last = max(first, 0), max(last, 0)
+            covered = text[first:last]
+            # Tokens of many models take the blank before a word along.
+            if covered.strip():
+                last -= len(covered) - len(covered.rstrip())
+                first += len(covered) - len(covered.lstrip())
+            name = text[first:last] or self._named(number, "text").text
+            places.append(TokenPlace(number, name, "text", first, last))
+        return places
+
+    def _named(self, number: int, kind: str) -> TokenPlace:
+        return TokenPlace(number, self._tokenizer.id_to_token(number) or "", kind, None, None)
 
     def _prepared(self, prompt: str, text: str) -> str:
         """R17, R30: prompt and text joined, stripped, then lower-cased where the checkpoint says so."""
@@ -225,23 +338,34 @@ class LiteralTexts:
         """
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [
-            encoding.ids if self.are_ordinary(encoding.ids) else self._without_special(text)
+            encoding.ids if self.are_ordinary(encoding.ids) else [piece.id for piece in self.pieces(text)]
             for text, encoding in zip(texts, encodings, strict=True)
         ]
 
-    def _without_special(self, text: str) -> list[int]:
-        """Character by character where the vocabulary itself has a special token's name, as unigram models do."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        found: list[int] = []
-        for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if number not in self._special:
-                found.append(number)
+    def pieces(self, text: str) -> list[_Piece]:
+        """The tokens of one text with their offsets, the same as in `ids`.
+
+        Args:
+            text: Any text.
+
+        Returns:
+            Tokens without those that the tokenizer puts around a text.
+        """
+        found: list[_Piece] = []
+        for piece in _pieces(self._tokenizer.encode(text, add_special_tokens=False)):
+            if piece.id not in self._special:
+                found.append(piece)
                 continue
-            for character in text[start:end]:
-                ids = self._tokenizer.encode(character, add_special_tokens=False).ids
+            # Character by character where the vocabulary itself has a special token's name, as unigram models do.
+            for place in range(piece.start, piece.end):
+                ids = self._tokenizer.encode(text[place], add_special_tokens=False).ids
                 # What is left is the unknown token, which stands for no name.
-                found += [i for i in ids if i not in self._special]
+                found += [_Piece(i, place, place + 1) for i in ids if i not in self._special]
         return found
+
+
+def _pieces(encoding: Any) -> list[_Piece]:
+    return [_Piece(number, *span) for number, span in zip(encoding.ids, encoding.offsets, strict=True)]
 
 
 def check_special_tokens(choice: object) -> str:

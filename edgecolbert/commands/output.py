@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from edgecolbert.encryption import Key, key_from_environment, key_from_file
 from edgecolbert.errors import InputError
@@ -154,6 +155,11 @@ def excerpt(text: str, width: int = 160) -> str:
     """A text on one line, cut at `width`, without characters that could steer the terminal."""
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def takes_colours(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that is to have bold and colours; NO_COLOR in the environment says no."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class Clock:

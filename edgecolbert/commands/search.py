@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from edgecolbert.commands.output import (
     Clock,
@@ -17,9 +18,13 @@ from edgecolbert.commands.output import (
     excerpt,
     positive,
     print_json,
+    takes_colours,
 )
 from edgecolbert.fusion import KINDS, MODES
 from edgecolbert.results import Hit
+
+if TYPE_CHECKING:
+    from edgecolbert.highlighting import Snippet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fusion", choices=KINDS, help="how --mode hybrid makes one ranking of two (default: weighted)"
+    )
+    parser.add_argument(
+        "--highlight", action="store_true", help="show the part of each hit that matched best, with what matched in it"
     )
     add_json(parser)
 
@@ -77,10 +85,17 @@ def run(options: argparse.Namespace) -> int:
                 mode=options.mode,
                 fusion=options.fusion,
             )
+        snippets = None
+        if options.highlight:
+            with clock.stage("highlight"):
+                snippets = [hit.snippet() for hit in hits]
     if options.json:
-        print_json({"query": query, "hits": [hit_dict(hit) for hit in hits], "ms": clock.finish()})
+        found = [hit_dict(hit) for hit in hits]
+        if snippets is not None:
+            found = [hit | {"snippet": snippet_dict(snippet)} for hit, snippet in zip(found, snippets, strict=True)]
+        print_json({"query": query, "hits": found, "ms": clock.finish()})
     else:
-        print_hits(hits)
+        print_hits(hits, snippets)
     return 0
 
 
@@ -96,10 +111,29 @@ def hit_dict(hit: Hit) -> dict[str, object]:
     }
 
 
-def print_hits(hits: list[Hit]) -> None:
-    """Print hits for people: score, id, and the passage that matched."""
+def snippet_dict(snippet: Snippet) -> dict[str, object]:
+    """A snippet as JSON prints it; offsets are those of the document's text."""
+    return {
+        "start": snippet.start,
+        "end": snippet.end,
+        "text": snippet.text,
+        "highlights": [
+            {"start": word.start, "end": word.end, "score": round(word.score, 6), "weight": round(word.weight, 4)}
+            for word in snippet.highlights
+        ],
+    }
+
+
+def print_hits(hits: list[Hit], snippets: list[Snippet] | None = None) -> None:
+    """Print hits for people: score, id, and the passage that matched, or its snippet in bold where there is one."""
     if not hits:
         print("No documents.", file=sys.stderr)
+    colours = takes_colours(sys.stdout)
     for rank, hit in enumerate(hits, start=1):
         print(f"{rank:>3}. {hit.score:8.4f}  {excerpt(hit.id, 100)}")
-        print(f"     {excerpt(hit.passage.text)}")
+        if snippets is None:
+            print(f"     {excerpt(hit.passage.text)}")
+        else:
+            snippet = snippets[rank - 1]
+            # Marks make it longer, and it is short enough already.
+            print(f"     {snippet.ansi() if colours else excerpt(snippet.marked(), sys.maxsize)}")
