@@ -71,10 +71,12 @@ class Cells:
     def _nearest_grouped(self, tokens: FloatArray) -> IntArray:
         middles, members, columns = self._groups
         nearness = product(tokens, middles.T)
-        probed = np.argpartition(-nearness, _PROBED_GROUPS - 1, axis=1)[:, :_PROBED_GROUPS]
+        # Cells that are nearly all the same fall into fewer groups than that.
+        n_probed = min(_PROBED_GROUPS, len(middles))
+        probed = np.argpartition(-nearness, n_probed - 1, axis=1)[:, :n_probed]
         # Pairs of token and group, in the order of the groups, so that each group is one matrix product.
         order = np.argsort(probed, axis=None, kind="stable")
-        rows = order // _PROBED_GROUPS
+        rows = order // n_probed
         bounds = np.searchsorted(probed.ravel()[order], np.arange(len(middles) + 1))
         best = np.full(len(tokens), -np.inf, dtype=np.float32)
         cells = np.zeros(len(tokens), dtype=np.int64)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgecolbert import FdeSettings, FirstStage, InputError, MuveraSettings
 from edgecolbert.cell_lists import CellList, Segment, joined_list, merged_list, passage_scores, subspaces
-from edgecolbert.cells import Cells, fit_cells
+from edgecolbert.cells import _GROUPED_FROM, Cells, fit_cells
 from edgecolbert.largest import largest
 from edgecolbert.muvera import Muvera
 from edgecolbert.random_matrix import gaussian, signed_buckets
@@ -505,3 +505,14 @@ def test_a_direction_that_all_tokens_share_does_not_cost_recall() -> None:
     pushed = _recall(*_collection(4.0))
     assert plain > 0.98
     assert pushed > plain - 0.02
+
+
+def test_many_cells_of_a_few_different_tokens_are_still_found() -> None:
+    # More cells than are looked at one by one, and fewer groups of them than a token is compared with.
+    centres = np.repeat(np.eye(3, 8, dtype=np.float32), 400, axis=0)
+    tokens = np.eye(3, 8, dtype=np.float32)[[2, 0, 1]]
+    cells = Cells(centres)
+    assert len(cells) >= _GROUPED_FROM
+    assert np.array_equal(centres[cells.nearest(tokens)], tokens)
+    fitted = fit_cells(np.repeat(tokens, 5_000, axis=0), 1_200)
+    assert np.allclose(np.abs(fitted[Cells(fitted).nearest(tokens)] @ tokens.T).max(axis=1), 1)
