@@ -226,7 +226,8 @@ def _other_word() -> str:
 @cache
 def _name_pattern(plain: bool) -> re.Pattern[str]:
     word = "[a-z0-9]+" if plain else _other_word()
-    before = "(?<![a-z0-9])" if plain else "(?<![^\\W_])"
+    # Not inside of a word: where none begins, looking for one from each of its signs takes the square of its length.
+    before = "(?<![a-z0-9])" if plain else f"(?<![^\\W_])(?<![{_letters(False)}])"
     return re.compile(
         f"{before}(?:{_STARTS}{word}(?:{_JOINTS}{word})*{_ENDS}?|{word}(?:{_JOINTS}{word})+{_ENDS}?|{word}{_ENDS})"
     )

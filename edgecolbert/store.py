@@ -1061,13 +1061,9 @@ class Store:
         return sql, parameters
 
     def _documents_named(self, ids: Iterable[str]) -> set[int]:
-        names = list(ids)
-        if not names:
-            return set()
-        rows = self._run(
-            "SELECT document_id FROM documents WHERE id IN (SELECT value FROM json_each(?))", json.dumps(names)
-        )
-        return {row[0] for row in rows}
+        # One by one, as in `delete_documents`.
+        rows = [self._run("SELECT document_id FROM documents WHERE id = ?", name).fetchone() for name in ids]
+        return {row[0] for row in rows if row is not None}
 
     def _documents_with_nul(self) -> list[int]:
         """The numbers of the documents with a NUL in their metadata, looked for once between two changes."""
@@ -1127,11 +1123,7 @@ class Store:
             for kind, value, count in rows:
                 for found in entries_of(self._json_value(kind, value)):
                     counts[found[0] % ELEMENT, found[1]] += count
-            chosen = (
-                f"SELECT document_id FROM documents WHERE {sql} AND document_id IN (SELECT value FROM json_each(?))"
-            )
-            numbers = [row[0] for row in self._run(chosen, *parameters, json.dumps(with_nul))] if with_nul else []
-            for _, metadata in self.metadata(numbers):
+            for _, metadata in self.metadata(self._selected_of(with_nul, sql, parameters)):
                 for entry in value_at(metadata, path):
                     counts.update((found % ELEMENT, value) for found, value in entries_of(entry))
         with_field = counts.pop((ANY, 0), 0)

@@ -306,6 +306,18 @@ def test_damaged_passages_are_left_out_and_named_once(damaged: Path, options: di
     assert found == sound
 
 
+def test_a_damaged_record_with_a_nul_in_its_id_is_passed_over_by_a_filter(path: Path) -> None:
+    with Index.open(path, model=WordEncoder()) as index:
+        index.add([{"id": name, "text": f"{name} kettle", "metadata": {"n": 1}} for name in ("a\0b", "a")])
+    with raw(path) as connection:
+        connection.execute("UPDATE documents SET metadata = '{' WHERE document_id = 1")
+    with (
+        Index.open(path, model=WordEncoder(), on_damage="skip") as index,
+        pytest.warns(StoreWarning, match=r"the damaged documents 'a\\x00b' were left out"),
+    ):
+        assert [hit.id for hit in index.search("kettle", filter={"n": 1})] == ["a"]
+
+
 def test_a_missing_passage_is_left_out_and_named(damaged: Path) -> None:
     with raw(damaged) as connection:
         connection.execute(f"DELETE FROM passages WHERE {_RED}")

@@ -133,3 +133,14 @@ def test_facets_over_damaged_records_are_an_error(path: Path) -> None:
         ):
             with pytest.raises(StoreFormatError, match="the records of 'a' are damaged"):
                 ask()
+
+
+def test_a_filter_of_indexed_fields_counts_an_unindexed_one_once() -> None:
+    """The document with a NUL in its metadata is counted apart, and only if the filter selects it."""
+    with Index.open(":memory:", model=WordEncoder()) as index:
+        for name in ("lang", "year"):
+            index.index_field(name)
+        index.add([{"id": str(n), "text": "red", "metadata": entry} for n, entry in enumerate(METADATA_OF_SIX)])
+        either = (field("lang") == "en") | (field("year") == 2020)
+        assert _counts(index, "tags", filter=either) == [("a", 2), ("b", 1)]
+        assert _counts(index, "tags", filter=either | (field("lang") == "a\0b")) == [("a", 3), ("b", 1)]

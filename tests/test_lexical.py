@@ -380,3 +380,11 @@ def test_accents_that_are_vowels_are_kept() -> None:
     assert tokens("हिन्दी").words == ["हिन्दी"]
     assert tokens("が").words != tokens("か").words
     assert tokens("e\u0301").words == tokens("é").words == ["e"]
+
+
+def test_a_long_word_of_vowel_signs_is_read_once() -> None:
+    """Looking for a name from each of its signs would take hours."""
+    text = "\u093f" * 300_000
+    assert tokens(text) == ([text], [])
+    assert tokens("a\u093f" * 150_000).names == []
+    assert tokens(f"\u0915\u093f-\u0915\u093f {text}-x").names == ["\u0915\u093f-\u0915\u093f", f"{text}-x"]
