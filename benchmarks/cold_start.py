@@ -9,11 +9,10 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
+
+from measuring import run_process
 
 from edgecolbert import Index
 
@@ -42,15 +41,6 @@ def make_documents(count: int) -> list[dict[str, str]]:
     return [{"id": str(i), "text": ". ".join(generator.sample(sentences, 9))} for i in range(count)]
 
 
-def run(program: str, database: str) -> tuple[float, int]:
-    """Seconds and peak memory in MB of one process."""
-    # The child reports its own peak. getrusage would not do: it starts with the peak of the parent that forked.
-    program += "\nprint(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
-    begin = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", program, database], capture_output=True, text=True, check=True)
-    return time.perf_counter() - begin, int(done.stdout.split()[-1]) // 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=5_000)
@@ -63,14 +53,14 @@ def main() -> None:
         if not Path(database).exists():
             with Index.open(database) as index:
                 index.add(make_documents(options.documents))
-        rows: dict[str, list[tuple[float, int]]] = {name: [] for name in PROGRAMS}
+        rows: dict[str, list[dict[str, float]]] = {name: [] for name in PROGRAMS}
         for _ in range(options.runs + 1):
             for name, program in PROGRAMS.items():  # in turn, so that a slow minute hits all of them
-                rows[name].append(run(program, database))
-    seconds = {name: statistics.median(row[0] for row in values[1:]) for name, values in rows.items()}
+                rows[name].append(run_process(program, database))
+    seconds = {name: statistics.median(row["seconds"] for row in values[1:]) for name, values in rows.items()}
     report = {
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "peak_mb": {name: max(row[1] for row in values) for name, values in rows.items()},
+        "peak_mb": {name: max(row["peak_mib"] for row in values) for name, values in rows.items()},
         "ratios": {name: round(value / seconds["bare"], 2) for name, value in seconds.items()},
     }
     if options.json:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -112,6 +115,15 @@ print('MEMORY', *[f'{name}={memory[name] // 1024}' for name in ('VmHWM', 'RssAno
 """
 
 
+@cache
+def _environment() -> dict[str, str]:
+    """This process's, with compiled modules: an installed package has them, and a checkout need not."""
+    compiled = tempfile.TemporaryDirectory()
+    atexit.register(compiled.cleanup)
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPYCACHEPREFIX": compiled.name}
+
+
 def run_process(program: str, *arguments: str) -> dict[str, float]:
     """Run a Python program in a new process.
 
@@ -125,7 +137,7 @@ def run_process(program: str, *arguments: str) -> dict[str, float]:
     """
     begin = time.perf_counter()
     command = [sys.executable, "-c", program + _MEMORY, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
     seconds = time.perf_counter() - begin
     if done.returncode:
         raise SystemExit(f"A measured process failed:\n{done.stderr}")

@@ -122,7 +122,7 @@ class Connection:
                     self._raw.execute("BEGIN IMMEDIATE")
                     return
                 except self._driver.Error as error:
-                    if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    if error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                         raise
                 # Not evenly: writers in step with each other would go on missing.
                 time.sleep(random.uniform(0.001, 0.004))  # noqa: S311 - no secret
@@ -557,7 +557,7 @@ def translated_errors(path: str | Path) -> Iterator[None]:
     except driver_errors() as error:
         if type(error).__name__ == "ProgrammingError" and "closed database" in str(error):
             raise StoreClosedError(f"{path} was closed while it was in use. Open it again with Index.open.") from error
-        code = _code(error)
+        code = error_code(error)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StoreLockedError(
                 f"{path} is being written by {write_lock_holder(path) or 'another process'}, which held the lock for "
@@ -590,10 +590,10 @@ def driver_errors() -> tuple[type[Exception], ...]:
 
 def means_damage(error: Exception) -> bool:
     """Whether an error of a driver says that a file cannot be read, and not that it is locked or closed."""
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+    return error_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
 
 
-def _code(error: BaseException | None) -> int:
+def error_code(error: BaseException | None) -> int:
     """SQLite's primary result code; errors that Python's module raises by itself have none."""
     return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
@@ -719,7 +719,7 @@ def _unreadable_explained(path: Path, key: Key | None) -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        code = _code(error.__cause__)
+        code = error_code(error.__cause__)
         shared = any(other.identity == _identity(path) for other in list(_OPEN))
         if code not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN) or shared or not path.exists():
             raise
@@ -883,7 +883,7 @@ def _start_log(connection: Connection, timeout: float) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except driver_errors() as error:
-            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         time.sleep(0.02)
 

@@ -101,6 +101,19 @@ def read_record(item: object, place: int | str) -> Record:
     return Record(identifier, text, _metadata_json(item.get("metadata"), where), digest)
 
 
+def is_sound_text(text: bytes | None, digest: object) -> bool:
+    """Whether a stored text matches its hash.
+
+    Args:
+        text: The text in UTF-8, or None where damage has left none.
+        digest: What is stored as `Record.hash`.
+
+    Returns:
+        Whether it is the text that was stored.
+    """
+    return text is not None and hashlib.sha256(text).hexdigest() == digest
+
+
 def check_size(text: str, most: int, what: str, limit: str) -> None:
     """Refuse a text that is too long.
 

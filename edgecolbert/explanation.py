@@ -213,7 +213,7 @@ def explain(
         passage=stored.passage,
         matches=tuple(matches),
         groups=groups,
-        ranks=None if isinstance(hit, str) else _ranks(hit),
+        ranks=None if isinstance(hit, str) else dict(hit.ranks) or None,
         text=stored.text,
         similarities=similarities.astype(np.float32),
     )
@@ -309,8 +309,3 @@ def _encoded_again(store: Store, encoder: TokenEncoder, stored: _Stored, setting
 def _settings(store: Store) -> dict[str, Any]:
     serving = store.encoding()
     return {} if serving is None else serving.settings
-
-
-def _ranks(hit: Hit) -> dict[str, Any] | None:
-    ranks = getattr(hit, "ranks", None)
-    return dict(ranks) if ranks else None

@@ -113,6 +113,9 @@ class FdeSettings:
             raise InputError(f"The FDE settings cannot be read: {error}.") from error
 
 
+_STORED_TYPES = ("i1", "<f2", "<f4")
+
+
 class PackedArrays(NamedTuple):
     """The fitted arrays of a first stage in the types they are stored in; None for what it has not.
 
@@ -125,6 +128,36 @@ class PackedArrays(NamedTuple):
     cells: Any = None
     codebooks: Any = None
     mean: Any = None
+
+    def to_bytes(self) -> tuple[bytes | None, ...]:
+        """What is stored of each, little endian, in C order; None where there is none."""
+        return tuple(
+            None if array is None else np.ascontiguousarray(array, dtype=dtype).tobytes()
+            for array, dtype in zip(self, _STORED_TYPES, strict=True)
+        )
+
+    @classmethod
+    def from_bytes(cls, blobs: Sequence[bytes | None], dim: int) -> PackedArrays:
+        """Read what `to_bytes` gave.
+
+        Args:
+            blobs: Bytes of cells, codebooks and mean.
+            dim: Size of a token embedding.
+
+        Returns:
+            The arrays; read-only views of the bytes.
+
+        Raises:
+            ValueError: If they do not fit, or a value is NaN or infinite.
+        """
+        shapes = ((-1, dim), (-1, dim), (-1,))
+        arrays = [
+            None if blob is None else np.frombuffer(blob, dtype=dtype).reshape(shape)
+            for blob, dtype, shape in zip(blobs, _STORED_TYPES, shapes, strict=True)
+        ]
+        if any(array is not None and not np.isfinite(array).all() for array in arrays):
+            raise ValueError("a value is NaN or infinite")
+        return cls(*arrays)
 
 
 @dataclass(frozen=True)

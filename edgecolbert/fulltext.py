@@ -7,7 +7,6 @@ yet included; searches leave these out.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgecolbert.connection import Connection
+from edgecolbert.connection import Connection, error_code
+from edgecolbert.documents import is_sound_text
 from edgecolbert.errors import StoreFormatError
 from edgecolbert.lexical import columns
 
@@ -58,12 +58,11 @@ def _stored_columns(connection: Connection | sqlite3.Connection, content_id: int
 
 def _stored_text(connection: Connection | sqlite3.Connection, content_id: int) -> tuple[bytes, bool]:
     """A text in UTF-8, and whether it is the one that was stored."""
-    text, digest = connection.execute(
+    row = connection.execute(
         "SELECT CAST(text AS BLOB), hash FROM contents WHERE content_id = ?", (content_id,)
     ).fetchone()
-    # Damage can make it anything; what is no text is none that was stored.
-    whole = isinstance(text, bytes) and hashlib.sha256(text).hexdigest() == digest
-    return text if whole else b"", whole
+    # In a damaged file a number can be listed that is not found again.
+    return (row[0], True) if row is not None and is_sound_text(*row) else (b"", False)
 
 
 class FullText:
@@ -212,8 +211,7 @@ class FullText:
         try:
             yield
         except Exception as error:
-            # The driver of encrypted files has errors of its own.
-            if (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF != sqlite3.SQLITE_CORRUPT:
+            if error_code(error) != sqlite3.SQLITE_CORRUPT:
                 raise
             raise StoreFormatError(
                 f"{self._path}: the full-text index is damaged ({error}). The texts and the token embeddings are "

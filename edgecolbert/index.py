@@ -35,7 +35,7 @@ from edgecolbert.pinning import (
     check_pin,
     check_reference,
     find_pinned_model,
-    pin_special_tokens,
+    new_encoding,
     pinned_options,
 )
 from edgecolbert.results import (
@@ -247,13 +247,7 @@ class Index:
 
         self._open_store().check_writable()
         model = self._model()
-        settings = self._pinned.settings
-        passages = PassageEncoder(
-            model,
-            split=bool(settings["split_documents"]),
-            dim=self._pinned.dim,
-            tokens=TokenSettings.pinned(settings, self._store.path),
-        )
+        passages = PassageEncoder.pinned(model, self._pinned, self._store.path)
         ingest = Ingest(self._store, self._lock, self._pinned, passages, model, progress, source)
         return ingest.add(documents, batch_size=batch_size)
 
@@ -517,8 +511,8 @@ class Index:
             if exact:
                 raise InputError("exact=True scores every document; leave n_candidates out, or exact.")
         _check_recall(min_recall, exact=exact or n_candidates is not None)
-        how = check_mode(mode, fusion, {"exact": exact, "n_candidates": n_candidates, "min_recall": min_recall})
-        width: dict[str, Any] = {"n_candidates": n_candidates, "min_recall": min_recall, "exact": exact}
+        width: dict[str, Any] = {"exact": exact, "n_candidates": n_candidates, "min_recall": min_recall}
+        how = check_mode(mode, fusion, width)
         if mode == "late":
             return self._search_late(queries, k, n_candidates, min_recall, exact, filter)
         vectors = [] if mode == "lexical" else self.encode_queries(queries)
@@ -925,13 +919,15 @@ class Index:
 
         with self._lock:
             store = self._open_store()
-            before = self.stats().file_bytes
+            with self._reading():
+                before = store.file_bytes
             with store.change():
                 store.drop_unused_contents()
                 Upkeep(store, self._lock, self._pinned, None).seal()
                 store.full_text.optimize()
             store.give_back_space()
-            return before - self.stats().file_bytes
+            with self._reading():
+                return before - store.file_bytes
 
     def rebuild_lexical(self) -> None:
         """Make the full-text index again from the texts, where `verify` found it damaged.
@@ -1172,13 +1168,8 @@ def _pin(
     fde: FdeSettings | None,
     tokens: dict[str, int],
 ) -> PinnedEncoding:
-    settings: dict[str, Any] = {
-        "split_documents": split_documents is not False,
-        "prompts": identity.use_prompts,
-        "fde": None if fde is None else fde.to_json(),
-    }
-    settings = pin_special_tokens(TokenSettings(**tokens).pin(settings), identity)
-    wanted = PinnedEncoding(0, identity.name, identity.reference, identity.fingerprint, identity.dim, settings)
+    settings = {"split_documents": split_documents is not False, "fde": None if fde is None else fde.to_json()}
+    wanted = new_encoding(identity, TokenSettings(**tokens).pin(settings))
     with store.change():
         # Another process may have made and pinned the file a moment ago.
         return store.encoding() or store.add_encoding(wanted)

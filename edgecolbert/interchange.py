@@ -20,8 +20,6 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from edgecolbert import limits
 from edgecolbert.codec import QuantizedTokens, stored_bytes
 from edgecolbert.connection import read_plainly
@@ -41,7 +39,7 @@ from edgecolbert.pinning import (
     ModelIdentity,
     check_place,
     check_reference,
-    pin_special_tokens,
+    new_encoding,
     pinned_options,
 )
 from edgecolbert.reencoding import load_encoder
@@ -66,6 +64,8 @@ _GZIP = b"\x1f\x8b"
 _SUM = b',"crc32":"'
 _SUM_BYTES = len(_SUM) + 8 + len(b'"}')
 _LINES, _READ_SUM = "load_lines", "load_crc32"
+# Keys of a first stage's arrays, in the order of `PackedArrays`.
+_ARRAYS = ("cells", "codebooks", "mean")
 
 
 def dump_store(store: Store, path: str | os.PathLike[str], progress: Progress | None = None) -> int:
@@ -287,9 +287,7 @@ class _Loading:
             return batch
         from edgecolbert.passages import PassageEncoder
 
-        splits = bool(self._pinned.settings["split_documents"])
-        tokens = TokenSettings.pinned(self._pinned.settings, self._lines.name)
-        maker = PassageEncoder(self._encoder, split=splits, dim=self._pinned.dim, tokens=tokens)
+        maker = PassageEncoder.pinned(self._encoder, self._pinned, self._lines.name)
         passages = maker.documents([record.text for record, _, _ in batch])
         if self._pinned.dim is None:
             with self._store.change():
@@ -363,13 +361,11 @@ def _write(store: Store, file: IO[bytes], path: str | os.PathLike[str], progress
 def _first_stage_object(store: Store, found: StoredFirstStage | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    cells, codebooks, mean = found.stage.pack()
+    texts = [None if blob is None else _text_of(blob) for blob in found.stage.pack().to_bytes()]
     return {
         "settings": json.loads(found.stage.settings.to_json()),
         "fitted_on": found.fitted_on,
-        "cells": None if cells is None else _text_of(cells.tobytes()),
-        "codebooks": None if codebooks is None else _text_of(codebooks.astype("<f2").tobytes()),
-        "mean": None if mean is None else _text_of(mean.astype("<f4").tobytes()),
+        **dict(zip(_ARRAYS, texts, strict=True)),
         "measured": store.measured(found.number),
     }
 
@@ -444,10 +440,7 @@ def _pinned(header: _Header, model: Model, reencode: bool, name: str) -> tuple[T
     pinned = header.pinned
     if reencode:
         encoder = load_encoder(pinned, model, name)
-        identity = ModelIdentity.of(encoder)
-        settings = pin_special_tokens(pinned.settings | {"prompts": identity.use_prompts}, identity)
-        wanted = PinnedEncoding(0, identity.name, identity.reference, identity.fingerprint, identity.dim, settings)
-        return encoder, wanted
+        return encoder, new_encoding(ModelIdentity.of(encoder), pinned.settings)
     advice = "Pass the model it was made with, or make new vectors from its texts: --reencode, reencode=True in Python."
     if model is None:
         check_place(pinned.model_reference, name)
@@ -508,16 +501,9 @@ def _passage(entry: Any, length: int, layout: tuple[int, int], where: str) -> St
 def _first_stage(data: Any, dim: int, where: str) -> FirstStage:
     from edgecolbert.fde import FdeSettings, FirstStage, PackedArrays
 
-    def array(key: str, dtype: str, shape: tuple[int, ...]) -> Any:
-        content = data[key]
-        return None if content is None else np.frombuffer(base64.b64decode(content), dtype=dtype).reshape(shape)
-
     try:
-        arrays = PackedArrays(
-            array("cells", "i1", (-1, dim)), array("codebooks", "<f2", (-1, dim)), array("mean", "<f4", (-1,))
-        )
-        if any(array is not None and not np.isfinite(array).all() for array in arrays):
-            raise ValueError("a value is NaN or infinite")
+        blobs = [None if data[key] is None else base64.b64decode(data[key]) for key in _ARRAYS]
+        arrays = PackedArrays.from_bytes(blobs, dim)
         if not isinstance(data["fitted_on"], int) or not isinstance(data["measured"], dict | None):
             raise InputError(f"{where}: the first stage lacks fitted_on or measured.")
         return FirstStage.unpack(FdeSettings.from_json(json.dumps(data["settings"], sort_keys=True)), dim, arrays)

@@ -11,7 +11,7 @@ from edgecolbert.chunking import Span
 from edgecolbert.codec import QuantizedTokens, quantize
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.errors import InputError, InputTypeError
-from edgecolbert.store import StoredPassage
+from edgecolbert.store import PinnedEncoding, StoredPassage
 from edgecolbert.token_settings import TokenSettings
 
 FloatArray = npt.NDArray[np.float32]
@@ -38,6 +38,24 @@ class PassageEncoder:
         method = getattr(encoder, "split", None) if split else None
         self._split = method if callable(method) else None
         self.dim = dim
+
+    @classmethod
+    def pinned(cls, encoder: TokenEncoder, pinned: PinnedEncoding, path: str) -> PassageEncoder:
+        """What makes passages as a database wants them.
+
+        Args:
+            encoder: The model.
+            pinned: What the database says.
+            path: The file, for messages.
+
+        Returns:
+            The encoder of passages.
+
+        Raises:
+            StoreFormatError: If the database stores tokens in a way that this version does not know.
+        """
+        tokens = TokenSettings.pinned(pinned.settings, path)
+        return cls(encoder, split=bool(pinned.settings["split_documents"]), dim=pinned.dim, tokens=tokens)
 
     def documents(self, texts: list[str]) -> list[list[StoredPassage]]:
         """Passages of each text, with their token embeddings as they are stored.

@@ -242,18 +242,22 @@ def pinned_options(pinned: PinnedEncoding, path: str) -> ModelOptions:
     return {"use_prompts": bool(pinned.settings["prompts"]), "special_tokens": choice}
 
 
-def pin_special_tokens(settings: dict[str, Any], identity: ModelIdentity) -> dict[str, Any]:
-    """Settings that say how texts are taken; those of a model that takes them as they always were say nothing.
+def new_encoding(identity: ModelIdentity, settings: dict[str, Any]) -> PinnedEncoding:
+    """What is pinned in a database whose vectors a model is to make.
 
     Args:
-        settings: Settings of an encoding.
-        identity: The model that makes it.
+        identity: The model.
+        settings: The other settings of the encoding; how texts are taken is the model's to say.
 
     Returns:
-        The settings to pin.
+        The encoding, not stored yet.
     """
+    # A model that takes special tokens as they always were taken says nothing about them.
     kept = {name: value for name, value in settings.items() if name != "special_tokens"}
-    return kept | ({"special_tokens": LITERAL} if identity.special_tokens == LITERAL else {})
+    kept |= {"prompts": identity.use_prompts}
+    if identity.special_tokens == LITERAL:
+        kept["special_tokens"] = LITERAL
+    return PinnedEncoding(0, identity.name, identity.reference, identity.fingerprint, identity.dim, kept)
 
 
 def check_choice(special_tokens: str | None, identity: ModelIdentity) -> None:

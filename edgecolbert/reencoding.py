@@ -18,7 +18,7 @@ from edgecolbert.encryption import Key, KeySource
 from edgecolbert.errors import CancelledError, InputError, StoreFormatError
 from edgecolbert.ingest import Ingest
 from edgecolbert.passages import PassageEncoder
-from edgecolbert.pinning import Model, ModelIdentity, check_place, pin_special_tokens, pinned_options
+from edgecolbert.pinning import Model, ModelIdentity, check_place, new_encoding, pinned_options
 from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.token_settings import TokenSettings, asked_for
 
@@ -71,8 +71,7 @@ def reencode(
         identity = ModelIdentity.of(encoder)
         stored = TokenSettings(**TokenSettings.pinned(serving.settings, store.path).to_json() | asked_tokens)
         building = _building(store, serving, identity, stored)
-        splits = bool(building.settings["split_documents"])
-        passages = PassageEncoder(encoder, split=splits, dim=building.dim, tokens=stored)
+        passages = PassageEncoder.pinned(encoder, building, store.path)
         ingest = Ingest(store, threading.RLock(), building, passages, encoder)
         return _encode_all(store, building, ingest, progress)
     finally:
@@ -110,14 +109,13 @@ def load_encoder(serving: PinnedEncoding, model: Model, path: str) -> TokenEncod
 
 def _building(store: Store, serving: PinnedEncoding, identity: ModelIdentity, tokens: TokenSettings) -> PinnedEncoding:
     """The unfinished encoding of an earlier run with this model and these settings, or a new one."""
-    settings = pin_special_tokens(tokens.pin(serving.settings | {"prompts": identity.use_prompts}), identity)
+    wanted = new_encoding(identity, tokens.pin(serving.settings))
     with store.change():
         found = store.encoding("building")
-        if found is not None and (found.fingerprint, found.settings) == (identity.fingerprint, settings):
+        if found is not None and (found.fingerprint, found.settings) == (wanted.fingerprint, wanted.settings):
             return found
         # Vectors of yet another model, or stored in another way, begun and given up: they serve nobody.
         store.drop_encoding("building")
-        wanted = PinnedEncoding(0, identity.name, identity.reference, identity.fingerprint, identity.dim, settings)
         return store.add_encoding(wanted, "building")
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from edgecolbert import upkeep
 from edgecolbert.connection import driver_errors, means_damage
+from edgecolbert.documents import is_sound_text
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.encryption import Key, KeySource
 from edgecolbert.errors import (
@@ -32,13 +33,12 @@ from edgecolbert.pinning import (
     ModelIdentity,
     check_pin,
     find_pinned_model,
-    pin_special_tokens,
+    new_encoding,
     pinned_options,
 )
 from edgecolbert.results import Problem, RepairReport
 from edgecolbert.salvage import Salvage, SoundDocument
-from edgecolbert.store import PinnedEncoding, Store, is_sound_text
-from edgecolbert.token_settings import TokenSettings
+from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.unfinished import check_free, new_file
 from edgecolbert.verification import first_stage_problems, verify_store
 
@@ -109,7 +109,7 @@ def recover(
                 with store.change():
                     pinned = store.add_encoding(pinned)
                 old = salvage.encoding()
-                everything = documents if first is None else _chain(first, documents)
+                everything = documents if first is None else chain([first], documents)
                 uncertain = _copy(store, pinned, old, salvage, everything, progress)
                 n_kept = len(salvage.kept)
                 if keep_texts:
@@ -259,11 +259,8 @@ def _pinned(salvage: Salvage, model: Model, path: str | os.PathLike[str]) -> tup
             f"{path}: the record of the model that it was made with cannot be read. Name the model (--model); all "
             "vectors are then made again. Nothing was changed."
         )
-    identity = ModelIdentity.of(model)
-    settings = pin_special_tokens({"split_documents": True, "prompts": identity.use_prompts, "fde": None}, identity)
     note = "The record of the model could not be read: all vectors were made again, with the settings of a new file."
-    pinned = PinnedEncoding(0, identity.name, identity.reference, identity.fingerprint, identity.dim, settings)
-    return pinned, [note]
+    return new_encoding(ModelIdentity.of(model), {"split_documents": True, "fde": None}), [note]
 
 
 def _copy(
@@ -342,10 +339,7 @@ def _encode_missing(
     damaged: set[str],
 ) -> int:
     """Encode the texts that documents point to and that have no passages, but for damaged ones; give how many."""
-    tokens = TokenSettings.pinned(pinned.settings, store.path)
-    splits = bool(pinned.settings["split_documents"])
-    passages = PassageEncoder(encoder, split=splits, dim=pinned.dim, tokens=tokens)
-    ingest = Ingest(store, lock, pinned, passages, encoder)
+    ingest = Ingest(store, lock, pinned, PassageEncoder.pinned(encoder, pinned, store.path), encoder)
     encoded = 0
     while True:
         with lock, store.snapshot():
@@ -375,8 +369,3 @@ def _rebuild(store: Store, lock: threading.RLock, pinned: PinnedEncoding, encode
 def _tell(progress: Progress | None, done: int, total: int | None) -> None:
     if progress is not None and progress(done, total) is False:
         raise CancelledError(f"The repair was cancelled after {done}.")
-
-
-def _chain(first: SoundDocument, rest: Iterator[SoundDocument]) -> Iterator[SoundDocument]:
-    yield first
-    yield from rest

@@ -6,7 +6,6 @@ covers the number of its text. So a row is kept with what belongs to it, or not 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 from edgecolbert.codec import QuantizedTokens
 from edgecolbert.connection import APPLICATION_ID
-from edgecolbert.documents import Record
+from edgecolbert.documents import Record, is_sound_text
 from edgecolbert.errors import StoreFormatError
 from edgecolbert.pages import PageFile, Row
 from edgecolbert.schema import SCHEMA_VERSION
@@ -205,7 +204,7 @@ class Salvage:
         if content is None or len(content) != _N_CONTENT or not isinstance(content[2], str):
             return None
         digest, text = content[1:]
-        return (digest, text) if hashlib.sha256(text.encode()).hexdigest() == digest else None
+        return (digest, text) if is_sound_text(text.encode(), digest) else None
 
     def _listed_ids(self) -> Iterator[str]:
         """The ids in the index of ids, as far as that can be read: those of documents that cannot be, too."""

@@ -9,7 +9,6 @@ interrupted one is resumed without encoding again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sqlite3
@@ -27,7 +26,7 @@ import numpy.typing as npt
 
 from edgecolbert.codec import QuantizedTokens, stored_bytes
 from edgecolbert.connection import MEMORY, open_connection, open_copy, reading, translated_errors, writing
-from edgecolbert.documents import Document, Record
+from edgecolbert.documents import Document, Record, is_sound_text
 from edgecolbert.encryption import Key
 from edgecolbert.errors import EdgeColbertError, StoreError, StoreFormatError, StoreReadOnlyError
 from edgecolbert.field_index import FieldIndex
@@ -251,7 +250,7 @@ class Store:
         return {table: int(self._one(f"SELECT count(*) FROM {table}")[0]) for table in tables}
 
     def note(self, key: str) -> Any:
-        """A value beside the documents, or None; `load` keeps there how far it is."""
+        """A value beside the documents, or None: how far `load` is, how well a first stage suits what was added."""
         row = self._run("SELECT value FROM state WHERE key = ?", key).fetchone()
         return None if row is None else row[0]
 
@@ -365,16 +364,8 @@ class Store:
                 "search with exact=True, and run `edgecolbert repair --db FILE` or `edgecolbert tune --rebuild --db "
                 "FILE` to make the first stage again."
             )
-        cells, codebooks, mean = blobs
         try:
-            arrays = PackedArrays(
-                None if cells is None else np.frombuffer(cells, dtype=np.int8).reshape(-1, dim),
-                None if codebooks is None else np.frombuffer(codebooks, dtype="<f2").reshape(-1, dim),
-                None if mean is None else np.frombuffer(mean, dtype="<f4"),
-            )
-            if any(array is not None and not np.isfinite(array).all() for array in arrays):
-                raise ValueError("a value is NaN or infinite")
-            stage = FirstStage.unpack(FdeSettings.from_json(settings), dim, arrays)
+            stage = FirstStage.unpack(FdeSettings.from_json(settings), dim, PackedArrays.from_bytes(blobs, dim))
         except (ValueError, TypeError) as error:  # a checksum that fits proves nothing: anybody can compute one
             raise self._damaged_first_stage(f"what was fitted ({error})") from error
         return StoredFirstStage(number, encoding_id, stage, fitted_on, encoded_to)
@@ -395,12 +386,7 @@ class Store:
         """Record a first stage that is to be built, instead of one that was being built; it has no codes yet."""
         self._drop_first_stages(encoding_id, "building")
         settings = stage.settings.to_json()
-        cells, codebooks, mean = stage.pack()
-        blobs = (
-            None if cells is None else cells.tobytes(),
-            None if codebooks is None else codebooks.astype("<f2").tobytes(),
-            None if mean is None else mean.astype("<f4").tobytes(),
-        )
+        blobs = stage.pack().to_bytes()
         cursor = self._run(
             "INSERT INTO first_stages (encoding_id, state, settings, fitted_on, encoded_to, cells, codebooks, mean, "
             "checksum) VALUES (?, 'building', ?, ?, 0, ?, ?, ?, ?)",
@@ -430,13 +416,13 @@ class Store:
 
     def drift(self, first_stage_id: int) -> str | None:
         """What `set_drift` recorded, or None."""
-        row = self._run("SELECT value FROM state WHERE key = ?", _drift_key(first_stage_id)).fetchone()
-        return None if row is None else str(row[0])
+        found = self.note(_drift_key(first_stage_id))
+        return None if found is None else str(found)
 
     def set_drift(self, first_stage_id: int, drift: str) -> None:
         """Record how well a first stage suits what came after it was fitted."""
         # Not beside what was measured: every search reads that, and this changes with every write.
-        self._run("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", _drift_key(first_stage_id), drift)
+        self.set_note(_drift_key(first_stage_id), drift)
 
     def promote_first_stage(self, encoding_id: int) -> None:
         """Let the first stage that was being built serve; the old one goes with its codes.
@@ -462,7 +448,7 @@ class Store:
         number = self.first_stage_number(encoding_id, state)
         if number is not None:
             self.drop_segments([segment.segment_id for segment in self.segments(number)])
-            self._run("DELETE FROM state WHERE key = ?", _drift_key(number))
+            self.set_note(_drift_key(number), None)
             self._run("DELETE FROM first_stages WHERE first_stage_id = ?", number)
 
     # Codes: one by one at first, sealed into segments later
@@ -1356,11 +1342,6 @@ def _crc(*parts: bytes) -> int:
     for part in parts:
         checksum = zlib.crc32(part, checksum)
     return checksum
-
-
-def is_sound_text(text: bytes | None, digest: object) -> bool:
-    """Whether a text matches its hash; damage can leave none at all."""
-    return text is not None and hashlib.sha256(text).hexdigest() == digest
 
 
 def is_sound_passage(row: tuple[Any, ...], layout: tuple[int, int]) -> bool:

@@ -8,9 +8,10 @@ from functools import partial
 
 from edgecolbert.cell_lists import CellList
 from edgecolbert.connection import MEMORY, driver_errors, means_damage
+from edgecolbert.documents import is_sound_text
 from edgecolbert.errors import StoreError, StoreFormatError
 from edgecolbert.results import Problem, VerifyReport
-from edgecolbert.store import PinnedEncoding, Store, is_sound_text
+from edgecolbert.store import PinnedEncoding, Store
 
 _Check = Callable[[Store, PinnedEncoding], Iterator[Problem]]
 
@@ -44,6 +45,7 @@ def verify_store(store: Store, *, full: bool = True) -> VerifyReport:
 def _all_problems(store: Store) -> Iterator[Problem]:
     yield from _guarded(store, lambda: _structure_problems(store, store.integrity_messages()))
     yield from _guarded(store, lambda: _text_problems(store))
+    yield from _guarded(store, lambda: _lexical_problems(store))
     yield from _guarded(store, lambda: _encoding_problems(store, (_vector_problems, first_stage_problems)))
 
 
@@ -114,18 +116,14 @@ def _text_problems(store: Store) -> Iterator[Problem]:
     yield from map(Problem, store.fields.problems())
     if not damaged:
         yield from map(Problem, store.fields.differences(store.metadata()))
-    yield from _lexical_problems(store)
 
 
 def _lexical_problems(store: Store) -> Iterator[Problem]:
-    try:
-        for problem in store.full_text.problems():
-            yield Problem(
-                f"The full-text index is wrong: {problem}. Run `edgecolbert compact --rebuild-lexical --db FILE` to "
-                "make it again from the texts."
-            )
-    except StoreError as error:
-        yield Problem(str(error))
+    for problem in store.full_text.problems():
+        yield Problem(
+            f"The full-text index is wrong: {problem}. Run `edgecolbert compact --rebuild-lexical --db FILE` to make "
+            "it again from the texts."
+        )
 
 
 def _missing_problems(store: Store, encoding: PinnedEncoding) -> Iterator[Problem]:

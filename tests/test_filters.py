@@ -18,7 +18,8 @@ from word_encoder import WordEncoder
 
 from edgecolbert import Filter, Index, InputError, field, limits
 from edgecolbert.errors import InputTypeError, StoreFormatError, StoreReadOnlyError
-from edgecolbert.filters import matches, parse_filter, read_filter
+from edgecolbert.filters import matches, read_filter
+from edgecolbert.filters.parser import parse_filter
 from edgecolbert.instants import microseconds_of
 
 

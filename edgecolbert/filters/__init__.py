@@ -1,6 +1,6 @@
 """Filters over metadata: conditions, their Python, JSON and written forms, and their evaluation in SQL and in Python.
 
-docs/filters.md says what each condition means.
+docs/filters.md says what each condition means. The written form is read by `filters.parser`, which few programs need.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from edgecolbert.filters.conditions import Condition, Field, Filter, field
 from edgecolbert.filters.evaluate import matches
 from edgecolbert.filters.mapping import read_filter
-from edgecolbert.filters.parser import parse_filter
 from edgecolbert.filters.sql import HAS_NUL, Selection, filter_sql
 
 __all__ = [
@@ -20,6 +19,5 @@ __all__ = [
     "field",
     "filter_sql",
     "matches",
-    "parse_filter",
     "read_filter",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 from edgecolbert import limits
 from edgecolbert.errors import InputError, InputTypeError
 from edgecolbert.filters.conditions import RANGES, AllOf, AnyOf, Filter, condition, path_of, shown_path
+from edgecolbert.filters.values import Instant
 from edgecolbert.untrusted import shown
 
 _OPERATORS = ("eq", "ne", *RANGES, "in", "not_in", "contains", "substring", "exists")
@@ -74,7 +75,7 @@ def _combined(name: str, values: list[Any] | tuple[Any, ...], depth: int) -> Fil
 
 def _tests(path: tuple[str, ...], value: object) -> list[Filter]:
     if not isinstance(value, Mapping):
-        if isinstance(value, list | tuple) and not hasattr(value, "microseconds"):
+        if isinstance(value, list | tuple) and not isinstance(value, Instant):
             raise InputTypeError(
                 f"filter: {shown_path(path)} is {type(value).__name__}, expected a string, a number, a boolean or None "
                 'to compare with. Write {"in": [...]} for one of several values, {"contains": ...} for an element.'
