@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgecolbert.index import Index as Index
     from edgecolbert.manifest import ModelManifest as ModelManifest
     from edgecolbert.muvera import MuveraSettings as MuveraSettings
+    from edgecolbert.passage_settings import PassageSettings as PassageSettings
     from edgecolbert.reencoding import reencode as reencode
     from edgecolbert.repair import recover as recover
     from edgecolbert.results import AddReport as AddReport
@@ -78,6 +79,7 @@ _HOMES = {
     "ModelWarning": "errors",
     "MuveraSettings": "muvera",
     "Passage": "results",
+    "PassageSettings": "passage_settings",
     "Problem": "results",
     "RepairReport": "results",
     "Snippet": "highlighting",

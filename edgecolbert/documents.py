@@ -9,40 +9,49 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgecolbert import limits
+from edgecolbert.content_keys import KINDS, TEXT, content_key, read_content_key
 from edgecolbert.errors import InputError, InputTypeError
 from edgecolbert.tokenizer import check_text
 from edgecolbert.untrusted import shown
 
 _KEYS = ("id", "text", "metadata")
+_OPTIONAL_KEYS = ("title", "kind")
+_ALL_KEYS = (*_KEYS, *_OPTIONAL_KEYS)
 
 
 @dataclass(frozen=True, eq=False)
 class Document(Mapping[str, Any]):
     """A record: `id`, `text` and `metadata`, as attributes or as keys. `Index.get` returns it, `Index.add` takes it.
 
+    `title` and `kind` are keys only where the document has them.
+
     Attributes:
         id: Unique in an index.
         text: The whole text.
         metadata: JSON values by name.
+        title: What the document is called, which its passages may carry; or None.
+        kind: "markdown" or "code" where it is said, by which it may be split; or None for plain text.
     """
 
     id: str
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    title: str | None = None
+    kind: str | None = None
 
     def __getitem__(self, key: str) -> Any:
         """The attribute of that name."""
-        if key not in _KEYS:
+        if key not in list(self):
             raise KeyError(key)
         return getattr(self, key)
 
     def __iter__(self) -> Iterator[str]:
-        """The three names."""
-        return iter(_KEYS)
+        """The names of what the document has."""
+        return iter([*_KEYS, *(key for key in _OPTIONAL_KEYS if getattr(self, key) is not None)])
 
     def __len__(self) -> int:
-        """Three."""
-        return len(_KEYS)
+        """How many they are."""
+        return len(list(iter(self)))
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,8 @@ class Record:
         id: Unique id.
         text: The whole text.
         metadata: Its metadata as JSON text.
-        hash: Hexadecimal SHA-256 of the text.
+        hash: What its passages depend on: the hexadecimal SHA-256 of the text, with kind and title behind it where the
+            document has them (`content_keys`).
     """
 
     id: str
@@ -66,7 +76,7 @@ def read_record(item: object, place: int | str) -> Record:
     """Check one document.
 
     Args:
-        item: A string, or a mapping with `text` and optionally `id` and `metadata`.
+        item: A string, or a mapping with `text` and optionally `id`, `metadata`, `title` and `kind`.
         place: Its position in the call, or a name for where it comes from, for messages.
 
     Returns:
@@ -74,18 +84,18 @@ def read_record(item: object, place: int | str) -> Record:
 
     Raises:
         InputTypeError: If the item or one of its parts has the wrong type.
-        InputError: If it has an unknown key, no text, an empty id, a lone surrogate, metadata that is not JSON, or more
-            of anything than `edgecolbert.limits` allows.
+        InputError: If it has an unknown key, no text, an empty id, an unknown kind, a lone surrogate, metadata that is
+            not JSON, or more of anything than `edgecolbert.limits` allows.
     """
     where = place if isinstance(place, str) else f"documents[{place}]"
     if isinstance(item, str):
         item = {"text": item}
     if not isinstance(item, Mapping):
         raise InputTypeError(f"{where} is {type(item).__name__}, expected a string or a mapping with id and text.")
-    unknown = [key for key in item if key not in _KEYS]
+    unknown = [key for key in item if key not in _ALL_KEYS]
     if unknown:
         raise InputError(
-            f"{where} has unknown keys {shown(unknown)}, expected {list(_KEYS)}. Put other values into metadata."
+            f"{where} has unknown keys {shown(unknown)}, expected {list(_ALL_KEYS)}. Put other values into metadata."
         )
     if "text" not in item:
         raise InputError(f"{where} has no text.")
@@ -98,20 +108,41 @@ def read_record(item: object, place: int | str) -> Record:
     check_id(identifier, where)
     # Here and not in `check_id`: what is stored already must be found and deleted whatever the limit is now.
     check_size(identifier, limits.ID_BYTES, f"{where}: id", "ID_BYTES")
-    return Record(identifier, text, _metadata_json(item.get("metadata"), where), digest)
+    key = content_key(digest, _checked_kind(item.get("kind"), where), _checked_title(item.get("title"), where))
+    return Record(identifier, text, _metadata_json(item.get("metadata"), where), key)
 
 
-def is_sound_text(text: bytes | None, digest: object) -> bool:
-    """Whether a stored text matches its hash.
+def _checked_kind(kind: object, where: str) -> str | None:
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"{where}: kind is {shown(kind)}, expected one of {', '.join(KINDS)}, or nothing.")
+    # Plain text is what a document is where nothing is said.
+    return None if kind in (None, TEXT) else str(kind)
+
+
+def _checked_title(title: object, where: str) -> str | None:
+    if title is None:
+        return None
+    words = " ".join(check_text(title, f"{where}: title").split())
+    check_size(words, limits.ID_BYTES, f"{where}: title", "ID_BYTES")
+    return words or None
+
+
+def is_sound_text(text: bytes | None, key: object) -> bool:
+    """Whether a stored text matches what it is stored by.
 
     Args:
         text: The text in UTF-8, or None where damage has left none.
-        digest: What is stored as `Record.hash`.
+        key: What is stored as `Record.hash`.
 
     Returns:
-        Whether it is the text that was stored.
+        Whether it is the text that was stored, and kind and title can be read.
     """
-    return text is not None and hashlib.sha256(text).hexdigest() == digest
+    if text is None or not isinstance(key, str):
+        return False
+    try:
+        return hashlib.sha256(text).hexdigest() == read_content_key(key).digest
+    except ValueError:
+        return False
 
 
 def check_size(text: str, most: int, what: str, limit: str) -> None:

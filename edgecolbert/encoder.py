@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from edgecolbert.sessions import import_onnxruntime
 from edgecolbert.tokenizer import AS_MODEL, ColbertTokenizer, TokenIds, TokenPlace, check_special_tokens, check_text
 
 FloatArray = npt.NDArray[np.float32]
+_Item = TypeVar("_Item")
 
 
 @runtime_checkable
@@ -199,18 +200,32 @@ class Encoder:
             )
         return split_text(text, self.tokenizer.count, room)
 
+    def encode_token_ids(self, documents: Sequence[TokenIds]) -> list[FloatArray]:
+        """Encode token ids that `tokenizer` gave, each sequence on its own.
+
+        Args:
+            documents: Sequences of at most as many ids as the graph has positions.
+
+        Returns:
+            One float32 array [n_tokens, dim] for each, of the rows that are to be kept.
+        """
+        return self._run_all(documents, self._run)
+
     def _encode(self, texts: Sequence[str], tokenize: Callable[[str], TokenIds], what: str) -> list[FloatArray]:
         if isinstance(texts, str) or not isinstance(texts, Sequence):
             raise InputTypeError(f"{what} is {type(texts).__name__}, expected a list of strings.")
         for position, text in enumerate(texts):
             check_text(text, f"{what}[{position}]")
-        if len(texts) > 1 and self.threads > 1:
+        return self._run_all(texts, lambda text: self._run(tokenize(text)))
+
+    def _run_all(self, items: Sequence[_Item], run: Callable[[_Item], FloatArray]) -> list[FloatArray]:
+        if len(items) > 1 and self.threads > 1:
             from concurrent.futures import ThreadPoolExecutor  # a single query does without it
 
             # One text a thread: small graphs gain little from threads inside an operator.
             with ThreadPoolExecutor(self.threads) as pool:
-                return list(pool.map(lambda text: self._run(tokenize(text)), texts))
-        return [self._run(tokenize(text)) for text in texts]
+                return list(pool.map(run, items))
+        return [run(item) for item in items]
 
     def _run(self, tokens: TokenIds) -> FloatArray:
         feeds = {"input_ids": tokens.ids[None], "attention_mask": tokens.attention[None]}

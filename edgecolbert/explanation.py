@@ -10,19 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.codec import QuantizedTokens, quantize
+from edgecolbert.content_keys import TEXT
+from edgecolbert.documents import Document
 from edgecolbert.encoder import TokenEncoder
-from edgecolbert.errors import InputError, InputTypeError, StoreMismatchError
+from edgecolbert.errors import InputError, InputTypeError, StoreFormatError, StoreMismatchError
 from edgecolbert.kernels import round_query
 from edgecolbert.linalg import product
+from edgecolbert.passages import PassageEncoder, Text, own_encoder
 from edgecolbert.pooling import pool_labels, pool_tokens
 from edgecolbert.results import Hit, Passage
 from edgecolbert.search import score_contents
-from edgecolbert.store import Store
+from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.token_settings import TokenSettings
 from edgecolbert.tokenizer import TokenPlace
 
 if TYPE_CHECKING:
     from edgecolbert.highlighting import Highlight, Snippet
+    from edgecolbert.passage_plans import PlannedPassage
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -38,7 +42,8 @@ class Token:
         number: Its place among the tokens of the query, or among those of the passage that have an embedding.
         kind: "text"; "prompt" for the model's own words before the text; "prefix" for the mark of queries or of
             documents; "special" for what is put around every text, such as [CLS]; "expansion" for the [MASK] tokens
-            that fill up a query; "unknown" where the model is an object that does not say.
+            that fill up a query; "context" for the title and headings that a passage was encoded behind; "unknown"
+            where the model is an object that does not say.
         text: The characters it stands for, or what the vocabulary calls it; None where the model does not say.
         id: Its id in the vocabulary, or None where the model does not say.
         start: Offset of its first character in the query, or in the document's text; None where it has none.
@@ -150,12 +155,22 @@ class Explanation:
 
 
 class _Stored(NamedTuple):
-    """What is explained: a document's text, one of its passages, and the passage's stored embeddings."""
+    """What is explained: a document, one of its passages, and the passage's stored embeddings."""
 
-    id: str
-    text: str
-    passage: Passage
+    document: Document
+    spans: list[tuple[int, int]]
+    number: int
     tokens: QuantizedTokens
+
+    @property
+    def passage(self) -> Passage:
+        start, end = self.spans[self.number]
+        return Passage(start, end, self.document.text[start:end])
+
+    @property
+    def place(self) -> str:
+        start, end = self.spans[self.number]
+        return f"{start} to {end} of {self.document.id!r}"
 
 
 def explain(
@@ -180,17 +195,18 @@ def explain(
     """
     stored = _stored(store, encoding_id, vectors, hit)
     n_rows = len(stored.tokens.values)
-    settings = TokenSettings.pinned(_settings(store), store.path)
+    settings = TokenSettings.pinned(_serving(store).settings, store.path)
+    planned = _planned(store, encoder, stored)
     asked = _query_tokens(encoder, query, len(vectors))
     similarities = _similarities(vectors, stored.tokens)
     labels = np.arange(n_rows)
     nearness: FloatArray | None = None
     if settings.pool_factor > 1:
-        fresh = _encoded_again(store, encoder, stored, settings)
+        fresh = _encoded_again(store, encoder, stored, settings, planned)
         found = pool_labels(fresh, settings.pool_factor)
         if found is not None:
             labels, nearness = found, product(vectors, fresh.T)
-    tokens = _document_tokens(store, encoder, stored, len(labels))
+    tokens = _document_tokens(store, encoder, stored, len(labels), planned)
     members: list[list[int]] = [[] for _ in range(n_rows)]
     for number, row in enumerate(labels.tolist()):
         members[row].append(number)
@@ -207,14 +223,14 @@ def explain(
         nearest = group[0] if nearness is None else group[int(nearness[number, group].argmax())]
         matches.append(TokenMatch(token, tokens[nearest], float(similarities[number, best]), groups[best]))
     return Explanation(
-        id=stored.id,
+        id=stored.document.id,
         query=query,
         score=float(sum(match.score for match in matches)),
         passage=stored.passage,
         matches=tuple(matches),
         groups=groups,
         ranks=None if isinstance(hit, str) else dict(hit.ranks) or None,
-        text=stored.text,
+        text=stored.document.text,
         similarities=similarities.astype(np.float32),
     )
 
@@ -239,10 +255,14 @@ def _stored(store: Store, encoding_id: int, vectors: FloatArray, hit: Hit | str)
         span = (found[number].start, found[number].end)
     else:
         span = (hit.passage.start, hit.passage.end)
-    for stored in store.passages(encoding_id, [number], complete=True):
-        if (stored.start, stored.end) == span and (isinstance(hit, str) or hit.text == document.text):
-            passage = Passage(*span, document.text[slice(*span)])
-            return _Stored(identifier, document.text, passage, stored.tokens)
+    spans: list[tuple[int, int]] = []
+    found_at: tuple[int, QuantizedTokens] | None = None
+    for passage in store.passages(encoding_id, [number], complete=True):
+        if (passage.start, passage.end) == span:
+            found_at = (len(spans), passage.tokens)
+        spans.append((passage.start, passage.end))
+    if found_at is not None and (isinstance(hit, str) or hit.text == document.text):
+        return _Stored(document, spans, *found_at)
     raise InputError(
         f"{store.path}: the document {identifier!r} was changed since this hit was found. Search again, and explain "
         "the new hit."
@@ -258,17 +278,32 @@ def _query_tokens(encoder: TokenEncoder, query: str, n_rows: int) -> list[Token]
     return [_token(number, place, 0) for number, place in enumerate(places)]
 
 
-def _document_tokens(store: Store, encoder: TokenEncoder, stored: _Stored, n_rows: int) -> list[Token]:
-    places = _places(encoder, "document_tokens", stored.passage.text)
+def _planned(store: Store, encoder: TokenEncoder, stored: _Stored) -> PlannedPassage | None:
+    """How the passage was encoded where it was with others, or behind its context."""
+    document = stored.document
+    text = Text(document.text, document.kind or TEXT, document.title)
+    maker = PassageEncoder.pinned(encoder, _serving(store), store.path)
+    return maker.planned(text, stored.spans, stored.number)
+
+
+def _document_tokens(
+    store: Store, encoder: TokenEncoder, stored: _Stored, n_rows: int, planned: PlannedPassage | None
+) -> list[Token]:
+    places, shift = (planned.places, 0) if planned else _own_places(encoder, stored)
     if places is None:
         return [Token(number) for number in range(n_rows)]
     if len(places) != n_rows:
         raise StoreMismatchError(
-            f"{store.path} has {n_rows} token embeddings for the passage {stored.passage.start} to "
-            f"{stored.passage.end} of {stored.id!r}, but its model's tokenizer gives {len(places)} tokens: they were "
-            "made with other settings, or by another version. Run `edgecolbert reencode --db FILE` to make them again."
+            f"{store.path} has {n_rows} token embeddings for the passage {stored.place}, but its model's tokenizer "
+            f"gives {len(places)} tokens: they were made with other settings, or by another version. Run "
+            "`edgecolbert reencode --db FILE` to make them again."
         )
-    return [_token(number, place, stored.passage.start) for number, place in enumerate(places)]
+    return [_token(number, place, shift) for number, place in enumerate(places)]
+
+
+def _own_places(encoder: TokenEncoder, stored: _Stored) -> tuple[Sequence[TokenPlace] | None, int]:
+    """The tokens of a passage that was encoded by itself, and where its first character is."""
+    return _places(encoder, "document_tokens", stored.passage.text), stored.passage.start
 
 
 def _places(encoder: TokenEncoder, method: str, text: str) -> Sequence[TokenPlace] | None:
@@ -283,12 +318,21 @@ def _token(number: int, place: TokenPlace, shift: int) -> Token:
     return Token(number, place.kind, place.text, place.id, place.start + shift, place.end + shift)
 
 
-def _encoded_again(store: Store, encoder: TokenEncoder, stored: _Stored, settings: TokenSettings) -> FloatArray:
+def _encoded_again(
+    store: Store,
+    encoder: TokenEncoder,
+    stored: _Stored,
+    settings: TokenSettings,
+    planned: PlannedPassage | None,
+) -> FloatArray:
     """The embeddings of the passage's own tokens, float32 [n_tokens, dim]: which of them were pooled is not stored.
 
     It is an error if pooling them does not give what is stored.
     """
-    fresh = np.asarray(encoder.encode_documents([stored.passage.text])[0], dtype=np.float32)
+    if planned is None:
+        fresh = np.asarray(encoder.encode_documents([stored.passage.text])[0], dtype=np.float32)
+    else:
+        fresh = own_encoder(encoder).encode_token_ids([planned.tokens])[0][planned.rows]
     # Rounded as it is stored, so that what rounding does is on both sides.
     again = quantize(pool_tokens(fresh, settings.pool_factor), settings.bits).values.astype(np.float32)
     there = stored.tokens.values.astype(np.float32)
@@ -299,13 +343,15 @@ def _encoded_again(store: Store, encoder: TokenEncoder, stored: _Stored, setting
     if not same:
         raise StoreMismatchError(
             f"{store.path} stores one embedding for several tokens, and which these were cannot be told: encoding the "
-            f"passage {stored.passage.start} to {stored.passage.end} of {stored.id!r} again gives other embeddings. "
+            f"passage {stored.place} again gives other embeddings. "
             "They were made on a machine or by a version that computes otherwise. Run `edgecolbert reencode --db FILE` "
             "to make them again."
         )
     return fresh
 
 
-def _settings(store: Store) -> dict[str, Any]:
+def _serving(store: Store) -> PinnedEncoding:
     serving = store.encoding()
-    return {} if serving is None else serving.settings
+    if serving is None:
+        raise StoreFormatError(f"{store.path} is pinned to no model: nothing was ever added to it.")
+    return serving

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgecolbert.errors import InputError, InputTypeError
 from edgecolbert.fulltext import Scored
 from edgecolbert.lexical import LexicalQuery, tokens
-from edgecolbert.search import Best, ranked_documents
+from edgecolbert.search import BY_DOCUMENT, Best, Grouping, ranked_documents
 from edgecolbert.store import Store
 
 MODES = ("late", "lexical", "hybrid")
@@ -109,7 +109,12 @@ Selected = Mapping[int, Iterable[str]]
 
 
 def lexical_search(
-    store: Store, encoding_id: int, query: LexicalQuery, k: int, selected: Selected | None
+    store: Store,
+    encoding_id: int,
+    query: LexicalQuery,
+    k: int,
+    selected: Selected | None,
+    grouping: Grouping = BY_DOCUMENT,
 ) -> list[Found]:
     """The documents that BM25 ranks highest.
 
@@ -119,14 +124,19 @@ def lexical_search(
         query: The query.
         k: How many documents.
         selected: The document ids to choose from by content number, or None for all.
+        grouping: How many passages of a document are wanted.
 
     Returns:
-        At most `k` documents, best first; equal scores in the order of their ids. The passage is the one with most of
-        the query's words, the first of equals.
+        At most `k` documents, best first; equal scores in the order of their ids. The passages are those with most of
+        the query's words, the first of equals first.
     """
     scored = store.full_text.best(query.match, k, None if selected is None else list(selected))
     spans = store.passage_spans(encoding_id, [text.content_id for text in scored])
-    best = {text.content_id: Best(text.score, *_span(store, text, spans, query)) for text in scored}
+    best = {}
+    for text in scored:
+        wanted = _spans(store, text, spans, query)[: grouping.passages_per_document]
+        first, *others = (Best(text.score, *span) for span in wanted)
+        best[text.content_id] = first._replace(others=tuple(others))
     return _ranked(store, best, k, selected, {"lexical": {number: found.score for number, found in best.items()}})
 
 
@@ -137,8 +147,9 @@ def fused(
     k: int,
     selected: Selected | None,
     fusion: Fusion,
+    grouping: Grouping = BY_DOCUMENT,
 ) -> list[Found]:
-    """The documents of candidates that both rankings have scored.
+    """The documents of candidates that both rankings have scored, or their passages.
 
     Args:
         store: The database, inside the snapshot that was scored.
@@ -147,18 +158,30 @@ def fused(
         k: How many documents.
         selected: The document ids to choose from by content number, or None for all.
         fusion: How the scores become one.
+        grouping: What is ranked. A passage has the BM25 of its text, and its own MaxSim.
 
     Returns:
-        At most `k` documents, best first; equal scores in the order of their ids.
+        At most `k` documents or passages, best first; equal scores in the order of their ids. Ranks are those of the
+        texts.
     """
-    numbers = list(late)
+    candidates = [
+        (number, one)
+        for number, found in late.items()
+        for one in ((found, *found.others) if grouping.by_passage else (found,))
+    ]
     scores = fusion.scores(
-        np.array([late[number].score for number in numbers], dtype=np.float64),
-        np.array([lexical.get(number, 0.0) for number in numbers], dtype=np.float64),
+        np.array([one.score for _, one in candidates], dtype=np.float64),
+        np.array([lexical.get(number, 0.0) for number, _ in candidates], dtype=np.float64),
     )
-    best = {number: late[number]._replace(score=score) for number, score in zip(numbers, scores.tolist(), strict=True)}
+    scored: dict[int, list[Best]] = {}
+    for (number, one), score in zip(candidates, scores.tolist(), strict=True):
+        scored.setdefault(number, []).append(one._replace(score=score))
+    # Those of a text are best first, and stay so: its words add the same to each.
+    best = {number: some[0] for number, some in scored.items()}
+    if grouping.by_passage:
+        best = {number: first._replace(others=tuple(scored[number][1:])) for number, first in best.items()}
     stages = {"late": {number: found.score for number, found in late.items()}, "lexical": lexical}
-    return _ranked(store, best, k, selected, stages)
+    return _ranked(store, best, k, selected, stages, grouping)
 
 
 def _ranked(
@@ -167,9 +190,10 @@ def _ranked(
     k: int,
     selected: Selected | None,
     stages: Mapping[str, Mapping[int, float]],
+    grouping: Grouping = BY_DOCUMENT,
 ) -> list[Found]:
     places = {stage: _places(scores) for stage, scores in stages.items()}
-    documents = ranked_documents(store, best, k, selected)
+    documents = ranked_documents(store, best, k, selected, grouping)
     numbers = store.contents_of_ids([name for name, _ in documents])
     return [
         Found(name, passage, {stage: place[numbers[name]] for stage, place in places.items() if numbers[name] in place})
@@ -182,16 +206,17 @@ def _places(scores: Mapping[int, float]) -> dict[int, int]:
     return dict(zip(scores, found.tolist(), strict=True))
 
 
-def _span(
+def _spans(
     store: Store, text: Scored, spans: Mapping[int, Sequence[tuple[int, int]]], query: LexicalQuery
-) -> tuple[int, int]:
+) -> Sequence[tuple[int, int]]:
+    """The passages of a text, those with most of the query's words first."""
     found = spans.get(text.content_id, [])
     if len(found) == 1:
-        return found[0]
+        return found
     content = store.text(text.content_id)
     if not found:
-        return 0, len(content)
-    return max(found, key=lambda span: len(query.words.intersection(tokens(content[span[0] : span[1]]).words)))
+        return [(0, len(content))]
+    return sorted(found, key=lambda span: -len(query.words.intersection(tokens(content[span[0] : span[1]]).words)))
 
 
 def check_mode(mode: object, fusion: object, options: Mapping[str, Any]) -> Fusion:

@@ -19,7 +19,7 @@ from edgecolbert import limits
 from edgecolbert.connection import MEMORY
 from edgecolbert.damage import RAISE, SKIP, Skipped, check_policy
 from edgecolbert.documents import Document, check_id, check_size
-from edgecolbert.encoder import TokenEncoder
+from edgecolbert.encoder import Encoder, TokenEncoder
 from edgecolbert.encryption import Key, KeySource
 from edgecolbert.errors import InputError, InputTypeError, StoreClosedError, StoreFormatError, StoreMismatchError
 from edgecolbert.filters import Filter, read_filter
@@ -27,6 +27,7 @@ from edgecolbert.filters.conditions import path_of
 from edgecolbert.filters.values import value_of
 from edgecolbert.fusion import Found, Fusion, check_mode, fused, lexical_search
 from edgecolbert.lexical import parse_query
+from edgecolbert.passage_settings import PassageSettings, check_split, passages_asked_for
 from edgecolbert.passages import FloatArray, PassageEncoder
 from edgecolbert.pinning import (
     Model,
@@ -45,11 +46,21 @@ from edgecolbert.results import (
     Hit,
     IndexStats,
     Origin,
+    Passage,
     RepairReport,
     VerifyReport,
     from_search,
 )
-from edgecolbert.search import SHORT_QUERY, Best, hits, ranked_documents, score_contents, with_ranks
+from edgecolbert.search import (
+    BY_DOCUMENT,
+    SHORT_QUERY,
+    Best,
+    Grouping,
+    hits,
+    ranked_documents,
+    score_contents,
+    with_ranks,
+)
 from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.token_settings import TokenSettings, asked_for
 from edgecolbert.tokenizer import AS_MODEL, check_special_tokens, check_text
@@ -110,6 +121,7 @@ class Index:
         split_documents: bool | None = None,
         fde: FdeSettings | None = None,
         tokens: TokenSettings | Mapping[str, int] | None = None,
+        passages: PassageSettings | Mapping[str, Any] | None = None,
         special_tokens: str | None = None,
         timeout: float = 10.0,
         durability: Literal["full", "normal"] = "full",
@@ -131,6 +143,8 @@ class Index:
             tokens: How a new file stores token embeddings: with how many bits, and whether pooled; all of them as
                 int8 by default. Pinned in the file; `reencode` changes it. A mapping such as {"bits": 4} names only
                 some settings, and the others are the file's.
+            passages: How documents of a new file become passages: how long, with what overlap, by their structure, and
+                in what context. Pinned in the file; `reencode` changes it. A mapping names only some settings.
             special_tokens: What "[MASK]" and the like in the documents and queries of a new file become: "as-model"
                 (the default) for the special token, as the checkpoint's own library does it, or "literal" for the
                 tokens of the characters, so that no text can smuggle one in. Pinned in the file. An `Encoder` that is
@@ -160,7 +174,7 @@ class Index:
             raise InputError(f"path is {str(path)!r}, which holds a NUL; no file can be called that.")
         if fde is not None:
             _check_fde(fde)
-        asked_tokens = asked_for(tokens)
+        asked_tokens, asked_passages = asked_for(tokens), passages_asked_for(passages)
         check_policy(on_damage)
         # For a new file; one that is there says how it wants its model.
         wanted = AS_MODEL if special_tokens is None else check_special_tokens(special_tokens)
@@ -180,7 +194,7 @@ class Index:
             if pinned is None:
                 # A new file: only now is the starter model needed.
                 identity = identity or ModelIdentity.of(None, special_tokens=wanted)
-                pinned = _pin(store, identity, split_documents, fde, asked_tokens)
+                pinned = _pin(store, identity, split_documents, fde, asked_tokens, asked_passages, model)
             options = pinned_options(pinned, store.path)
             if isinstance(model, str | Path):
                 # Named, not loaded: how it takes texts is the file's to say.
@@ -189,7 +203,7 @@ class Index:
                 check_pin(pinned, identity, store.path)
             else:
                 check_reference(pinned, store.path)
-            _check_settings(pinned, store.path, split_documents, fde, asked_tokens, special_tokens)
+            _check_settings(pinned, store.path, split_documents, fde, asked_tokens, asked_passages, special_tokens)
         except BaseException:
             store.close()
             raise
@@ -208,7 +222,8 @@ class Index:
         documents with equal ids the last one stays.
 
         Args:
-            documents: Strings, or mappings with `text` and optionally `id` and `metadata`. A string's id is the
+            documents: Strings, or mappings with `text` and optionally `id`, `metadata`, `title` and `kind` ("text",
+                "markdown" or "code", by which the document is split where the index is to). A string's id is the
                 hexadecimal SHA-256 of the text.
             progress: Called as `progress(done, total)` after each step; `total` is None where it is not known.
                 Returning False stops with `CancelledError`.
@@ -250,6 +265,11 @@ class Index:
         passages = PassageEncoder.pinned(model, self._pinned, self._store.path)
         ingest = Ingest(self._store, self._lock, self._pinned, passages, model, progress, source)
         return ingest.add(documents, batch_size=batch_size)
+
+    @property
+    def passage_settings(self) -> PassageSettings:
+        """How documents of this index become passages."""
+        return PassageSettings.pinned(self._pinned.settings, self._store.path)
 
     def prune(self, source: str, keep: Iterable[str]) -> int:
         """Delete the documents that came from a place and are there no longer.
@@ -432,6 +452,8 @@ class Index:
         filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
         mode: Literal["late", "lexical", "hybrid"] = "late",
         fusion: Fusion | Literal["weighted", "rrf"] | None = None,
+        group: Literal["document", "passage"] = "document",
+        passages_per_document: int = 1,
     ) -> list[Hit]:
         """Find the documents that match a query best.
 
@@ -449,9 +471,13 @@ class Index:
             mode: "late" for MaxSim of token embeddings; "lexical" for words and BM25, which needs no model; "hybrid"
                 for both. In the latter two, what the query puts between double quotes has to be in the text.
             fusion: How "hybrid" makes one ranking of two: "weighted" (the default), "rrf", or a `Fusion`.
+            group: "document" for one hit a document, with its best passage; "passage" for one hit a passage, so that a
+                document may come several times. Words rank whole documents: with "lexical" there is no "passage".
+            passages_per_document: Most passages that `Hit.passages` has, with group="document".
 
         Returns:
-            At most `k` hits, best first; equal scores in the order of their ids.
+            At most `k` hits, best first; equal scores in the order of their ids, and within a document in the order of
+            its text.
 
         Raises:
             InputError: If an argument is wrong.
@@ -467,6 +493,8 @@ class Index:
             filter=filter,
             mode=mode,
             fusion=fusion,
+            group=group,
+            passages_per_document=passages_per_document,
         )[0]
 
     def search_many(
@@ -480,6 +508,8 @@ class Index:
         filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
         mode: Literal["late", "lexical", "hybrid"] = "late",
         fusion: Fusion | Literal["weighted", "rrf"] | None = None,
+        group: Literal["document", "passage"] = "document",
+        passages_per_document: int = 1,
     ) -> list[list[Hit]]:
         """Search for several queries over one snapshot; an exact search reads the documents once for all of them.
 
@@ -492,6 +522,8 @@ class Index:
             filter: As in `search`.
             mode: As in `search`.
             fusion: As in `search`.
+            group: As in `search`.
+            passages_per_document: As in `search`.
 
         Returns:
             The hits of each query.
@@ -506,6 +538,7 @@ class Index:
             check_text(query, f"queries[{position}]")
             check_size(query, limits.QUERY_BYTES, f"queries[{position}]", "QUERY_BYTES")
         k = _check_count("k", k)
+        grouping = Grouping.of(group, _check_count("passages_per_document", passages_per_document), mode)
         if n_candidates is not None:
             n_candidates = _check_count("n_candidates", n_candidates)
             if exact:
@@ -514,14 +547,14 @@ class Index:
         width: dict[str, Any] = {"exact": exact, "n_candidates": n_candidates, "min_recall": min_recall}
         how = check_mode(mode, fusion, width)
         if mode == "late":
-            return self._search_late(queries, k, n_candidates, min_recall, exact, filter)
+            return self._search_late(queries, k, n_candidates, min_recall, exact, filter, grouping)
         vectors = [] if mode == "lexical" else self.encode_queries(queries)
         with self._reading() as store:
             if mode == "lexical":
-                ranked = [self.ranked_by_words(query, k=k, filter=filter) for query in queries]
+                ranked = [self.ranked_by_words(query, k=k, filter=filter, grouping=grouping) for query in queries]
             else:
                 ranked = [
-                    self.ranked_by_both(query, vector, k=k, filter=filter, fusion=how, **width)
+                    self.ranked_by_both(query, vector, k=k, filter=filter, fusion=how, grouping=grouping, **width)
                     for query, vector in zip(queries, vectors, strict=True)
                 ]
             answers = []
@@ -540,13 +573,14 @@ class Index:
         min_recall: float | None,
         exact: bool,
         filter: Mapping[Any, Any] | Filter | None,  # noqa: A002 - the field's word
+        grouping: Grouping,
     ) -> list[list[Hit]]:
         vectors = self.encode_queries(queries)
         with self._reading() as store:
             skipped = Skipped() if self._on_damage == SKIP else None
             wanted = k
             while True:
-                ranked = self._ranked(vectors, wanted, n_candidates, min_recall, exact, filter, skipped)
+                ranked = self._ranked(vectors, wanted, n_candidates, min_recall, exact, filter, skipped, grouping)
                 found = [hits(store, documents, skipped)[:k] for documents in ranked]
                 if all(len(some) == k or len(all_) < wanted for some, all_ in zip(found, ranked, strict=True)):
                     break
@@ -611,6 +645,7 @@ class Index:
         min_recall: float | None = None,
         exact: bool = False,
         filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
+        grouping: Grouping = BY_DOCUMENT,
     ) -> list[list[tuple[str, Best]]]:
         """The search behind `search_many`, from token embeddings to ranked ids.
 
@@ -621,13 +656,14 @@ class Index:
             min_recall: As in `search`.
             exact: As in `search`.
             filter: As in `search`.
+            grouping: What is ranked, documents or passages, and how many passages of a document are wanted.
 
         Returns:
             For each query at most `k` ids with the score and offsets of the best passage.
         """
         with self._reading() as store:
             skipped = Skipped() if self._on_damage == SKIP else None
-            ranked = self._ranked(queries, k, n_candidates, min_recall, exact, filter, skipped)
+            ranked = self._ranked(queries, k, n_candidates, min_recall, exact, filter, skipped, grouping)
             if skipped is not None:
                 skipped.warn(store)
             return ranked
@@ -641,8 +677,10 @@ class Index:
         exact: bool,
         filter: Mapping[Any, Any] | Filter | None,  # noqa: A002 - the field's word
         skipped: Skipped | None,
+        grouping: Grouping,
     ) -> list[list[tuple[str, Best]]]:
         """What `ranked` promises; `skipped` takes note of what is left out, None raises."""
+        keep = grouping.keep(k)
         with self._reading() as store:
             encoding_id = self._serving_id()
             selected = None if filter is None else self._selected(filter, skipped)
@@ -654,7 +692,7 @@ class Index:
             whole = [query for query, width in zip(queries, widths, strict=True) if not first_stage or n_texts <= width]
             # Queries that score everything read it together, and nothing is read where there are none.
             chosen = None if selected is None else list(selected)
-            every = iter(score_contents(store, encoding_id, whole, chosen, skipped) if whole else [])
+            every = iter(score_contents(store, encoding_id, whole, chosen, skipped, keep) if whole else [])
             ranked = []
             for query, width in zip(queries, widths, strict=True):
                 if first_stage is None or n_texts <= width:
@@ -667,8 +705,8 @@ class Index:
                         if skipped is None:
                             raise
                         skipped.first_stage = str(error)
-                    (best,) = score_contents(store, encoding_id, [query], contents, skipped)
-                ranked.append(ranked_documents(store, best, k, selected))
+                    (best,) = score_contents(store, encoding_id, [query], contents, skipped, keep)
+                ranked.append(ranked_documents(store, best, k, selected, grouping))
             return ranked
 
     def ranked_by_words(
@@ -677,6 +715,7 @@ class Index:
         *,
         k: int,
         filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
+        grouping: Grouping = BY_DOCUMENT,
     ) -> list[Found]:
         """The search behind `search` with mode "lexical".
 
@@ -684,6 +723,7 @@ class Index:
             query: Any text.
             k: As in `search`.
             filter: As in `search`.
+            grouping: How many passages of a document are wanted.
 
         Returns:
             At most `k` documents with scores, passages and ranks.
@@ -693,7 +733,7 @@ class Index:
             selected = None if filter is None else self._selected(filter, None)
             if words is None:
                 return []
-            return lexical_search(store, self._serving_id(), words, k, selected)
+            return lexical_search(store, self._serving_id(), words, k, selected, grouping)
 
     def ranked_by_both(
         self,
@@ -706,6 +746,7 @@ class Index:
         exact: bool = False,
         filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
         fusion: Fusion | None = None,
+        grouping: Grouping = BY_DOCUMENT,
     ) -> list[Found]:
         """The search behind `search` with mode "hybrid": both put candidates forward, and both score all of them.
 
@@ -718,11 +759,13 @@ class Index:
             exact: As in `search`.
             filter: As in `search`.
             fusion: How the scores become one.
+            grouping: What is ranked, documents or passages, and how many passages of a document are wanted.
 
         Returns:
             At most `k` documents with scores, passages and ranks.
         """
         words = parse_query(query)
+        keep = grouping.keep(k)
         with self._reading() as store:
             encoding_id = self._serving_id()
             selected: Mapping[int, list[str]] | None = None if filter is None else self._selected(filter, None)
@@ -737,16 +780,35 @@ class Index:
             among = None if selected is None else list(selected)
             by_words = [] if words is None else store.full_text.best(words.match, width, among)
             if first_stage is None or n_texts <= width:
-                (late,) = score_contents(store, encoding_id, [vectors], among)
+                (late,) = score_contents(store, encoding_id, [vectors], among, keep=keep)
                 # The scores of candidates mean something beside each other, so they are the same with exact=True.
                 nearest = sorted(late, key=lambda number: -late[number].score)[:width]
                 late = {number: late[number] for number in [*nearest, *(text.content_id for text in by_words)]}
             else:
                 nearest = first_stage.nearest_contents(store, vectors, width, allowed)
                 candidates = list(dict.fromkeys([*nearest, *(text.content_id for text in by_words)]))
-                (late,) = score_contents(store, encoding_id, [vectors], candidates)
+                (late,) = score_contents(store, encoding_id, [vectors], candidates, keep=keep)
             lexical = {} if words is None else store.full_text.scores(words.match, list(late))
-            return fused(store, late, lexical, k, selected, fusion or Fusion())
+            return fused(store, late, lexical, k, selected, fusion or Fusion(), grouping)
+
+    def neighbours(self, hit: Hit, *, before: int = 1, after: int = 1) -> list[Passage]:
+        """The passages around the one that a hit is of.
+
+        Args:
+            hit: A hit of this index.
+            before: How many passages before it.
+            after: How many behind it.
+
+        Returns:
+            The passages in the order of the text, the hit's own among them; fewer at the ends of the document.
+
+        Raises:
+            InputError: If the document was deleted or changed since it was found, or a number is negative.
+        """
+        from edgecolbert.neighbours import passages_around  # a search does without it
+
+        with self._reading() as store:
+            return passages_around(store, self._serving_id(), hit, before, after)
 
     def candidates(self, query: FloatArray, n_candidates: int) -> list[str]:
         """What the first stage alone puts forward, for measuring it.
@@ -779,6 +841,7 @@ class Index:
                 fingerprint=pinned.fingerprint,
                 dim=pinned.dim,
                 token_storage=TokenSettings.pinned(pinned.settings, store.path).to_json(),
+                passage_settings=PassageSettings.pinned(pinned.settings, store.path).to_json(),
                 first_stage=None if first_stage is None else first_stage.stage.describe(),
                 file_bytes=store.file_bytes,
                 free_bytes=store.free_bytes,
@@ -1167,9 +1230,18 @@ def _pin(
     split_documents: bool | None,
     fde: FdeSettings | None,
     tokens: dict[str, int],
+    passages: dict[str, Any],
+    model: Model,
 ) -> PinnedEncoding:
-    settings = {"split_documents": split_documents is not False, "fde": None if fde is None else fde.to_json()}
-    wanted = new_encoding(identity, TokenSettings(**tokens).pin(settings))
+    split = PassageSettings(**passages)
+    splits = check_split(split_documents is not False, split)
+    if not split.is_default:
+        # What the model cannot do must not be pinned.
+        if model is None or isinstance(model, str | Path):
+            model = Encoder.load(model, special_tokens=identity.special_tokens or AS_MODEL)
+        PassageEncoder(model, split=splits, dim=None, passages=split)
+    settings = {"split_documents": splits, "fde": None if fde is None else fde.to_json()}
+    wanted = new_encoding(identity, split.pin(TokenSettings(**tokens).pin(settings)))
     with store.change():
         # Another process may have made and pinned the file a moment ago.
         return store.encoding() or store.add_encoding(wanted)
@@ -1188,15 +1260,18 @@ def _check_settings(
     split_documents: bool | None,
     fde: FdeSettings | None,
     tokens: dict[str, int],
+    passages: dict[str, Any],
     special_tokens: str | None,
 ) -> None:
     # Also where nothing is asked for: a way of storing that is not known must not wait until something is read.
     stored = TokenSettings.pinned(pinned.settings, path).to_json()
-    found = {"special_tokens": AS_MODEL} | pinned.settings | {"tokens": stored}
+    split = PassageSettings.pinned(pinned.settings, path).to_json()
+    found = {"special_tokens": AS_MODEL} | pinned.settings | {"tokens": stored, "passages": split}
     asked: dict[str, Any] = {
         "split_documents": split_documents,
         "fde": None if fde is None else fde.to_json(),
         "tokens": stored | tokens,
+        "passages": split | passages,
         "special_tokens": special_tokens,
     }
     for name, value in asked.items():
@@ -1205,6 +1280,8 @@ def _check_settings(
             if name == "tokens":
                 options = f"--token-bits {value['bits']} --pool-factor {value['pool_factor']}"
                 remedy = f"make a new file, or store its tokens so: edgecolbert reencode --db {path} {options}"
+            if name == "passages":
+                remedy = f"make a new file, or make its passages so: reencode({path!r}, passages={passages})"
             raise StoreMismatchError(
                 f"{path} was made with {name} = {found[name]}, but {value} was asked for. Leave the setting out, "
                 f"{remedy}."

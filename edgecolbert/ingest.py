@@ -10,8 +10,8 @@ from typing import Any
 
 from edgecolbert.documents import Record, read_record
 from edgecolbert.encoder import Encoder, TokenEncoder
-from edgecolbert.errors import CancelledError, InputError, InputTypeError, StoreMismatchError
-from edgecolbert.passages import PassageEncoder
+from edgecolbert.errors import CancelledError, InputError, InputTypeError, StoreFormatError, StoreMismatchError
+from edgecolbert.passages import PassageEncoder, Text
 from edgecolbert.results import AddReport
 from edgecolbert.store import PinnedEncoding, Store, StoredPassage
 from edgecolbert.upkeep import Upkeep
@@ -20,7 +20,7 @@ from edgecolbert.upkeep import Upkeep
 _STEP_TEXTS = 64
 _STEP_CHARACTERS = 500_000
 
-# Hash and text, and its passages.
+# What a text is stored by, the text, and its passages.
 EncodedText = tuple[str, str, list[StoredPassage]]
 
 
@@ -157,7 +157,13 @@ class Ingest:
             yield pending.result()
 
     def _encoded(self, step: list[tuple[str, str]]) -> list[EncodedText]:
-        passages = self._passages.documents([text for _, text in step])
+        try:
+            texts = [Text.of(digest, text) for digest, text in step]
+        except ValueError as error:
+            raise StoreFormatError(
+                f"{self._store.path} is damaged: {error}. Restore it from a backup, or add the document again."
+            ) from error
+        passages = self._passages.documents(texts)
         return [(digest, text, cuts) for (digest, text), cuts in zip(step, passages, strict=True)]
 
     def store_texts(self, step: list[tuple[str, str]]) -> None:

@@ -34,6 +34,7 @@ from edgecolbert.errors import (
     StoreFormatError,
     StoreMismatchError,
 )
+from edgecolbert.passage_settings import PassageSettings
 from edgecolbert.pinning import (
     Model,
     ModelIdentity,
@@ -285,10 +286,10 @@ class _Loading:
         """The batch with new vectors, where they are wanted."""
         if self._encoder is None:
             return batch
-        from edgecolbert.passages import PassageEncoder
+        from edgecolbert.passages import PassageEncoder, Text
 
         maker = PassageEncoder.pinned(self._encoder, self._pinned, self._lines.name)
-        passages = maker.documents([record.text for record, _, _ in batch])
+        passages = maker.documents([Text.of(record.hash, record.text) for record, _, _ in batch])
         if self._pinned.dim is None:
             with self._store.change():
                 self._store.set_dim(self._pinned.encoding_id, maker.dim or 0)
@@ -336,9 +337,7 @@ def _write(store: Store, file: IO[bytes], path: str | os.PathLike[str], progress
     for document, source, content_id in store.documents():
         passages = store.passages(pinned.encoding_id, [content_id], complete=True)
         data = {
-            "id": document.id,
-            "text": document.text,
-            "metadata": document.metadata,
+            **document,
             "source": source,
             "passages": [
                 {
@@ -431,6 +430,7 @@ def _read_header(lines: _Lines) -> _Header:
     if not sound:
         raise InputError(f"{lines.where}: documents, model or settings are of the wrong type.")
     TokenSettings.pinned(settings, lines.name)
+    PassageSettings.pinned(settings, lines.name)
     pinned_options(pinned, lines.name)
     return _Header(pinned, documents, first_stage)
 
@@ -439,8 +439,13 @@ def _pinned(header: _Header, model: Model, reencode: bool, name: str) -> tuple[T
     """The model to encode with, if any, and what the new database is pinned to."""
     pinned = header.pinned
     if reencode:
+        from edgecolbert.passages import PassageEncoder
+
         encoder = load_encoder(pinned, model, name)
-        return encoder, new_encoding(ModelIdentity.of(encoder), pinned.settings)
+        wanted = new_encoding(ModelIdentity.of(encoder), pinned.settings)
+        # Made before anything is begun: it says what the model cannot do.
+        PassageEncoder.pinned(encoder, wanted, name)
+        return encoder, wanted
     advice = "Pass the model it was made with, or make new vectors from its texts: --reencode, reencode=True in Python."
     if model is None:
         check_place(pinned.model_reference, name)
@@ -465,10 +470,12 @@ def _pinned(header: _Header, model: Model, reencode: bool, name: str) -> tuple[T
 def _document(
     data: dict[str, Any], pinned: PinnedEncoding, where: str
 ) -> tuple[Record, str | None, list[StoredPassage]]:
-    wanted = {"id", "text", "metadata", "source", "passages", "crc32"}
-    if set(data) != wanted:
-        raise InputError(f"{where} has the keys {shown(sorted(data))}, expected {sorted(wanted)}.")
-    record = read_record({key: data[key] for key in ("id", "text", "metadata")}, where)
+    wanted, optional = {"id", "text", "metadata", "source", "passages", "crc32"}, {"title", "kind"}
+    if not wanted <= set(data) <= wanted | optional:
+        raise InputError(
+            f"{where} has the keys {shown(sorted(data))}, expected {sorted(wanted)}, and perhaps {sorted(optional)}."
+        )
+    record = read_record({key: data[key] for key in data if key not in ("source", "passages", "crc32")}, where)
     source, passages = data["source"], data["passages"]
     if not isinstance(source, str | None) or not isinstance(passages, list) or not passages:
         raise InputError(f"{where}: source is no string, or passages is no list with at least one passage.")

@@ -3,21 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.chunking import Span
 from edgecolbert.codec import QuantizedTokens, quantize
-from edgecolbert.encoder import TokenEncoder
+from edgecolbert.content_keys import TEXT, read_content_key
+from edgecolbert.encoder import Encoder, TokenEncoder
 from edgecolbert.errors import InputError, InputTypeError
+from edgecolbert.passage_settings import PassageSettings
 from edgecolbert.store import PinnedEncoding, StoredPassage
 from edgecolbert.token_settings import TokenSettings
+
+if TYPE_CHECKING:
+    from edgecolbert.passage_plans import PassagePlanner, PlannedPassage
 
 FloatArray = npt.NDArray[np.float32]
 
 # Passages handed to the encoder at a time.
 _GROUP = 64
+
+
+class Text(NamedTuple):
+    """What a document's passages depend on.
+
+    Attributes:
+        text: The document.
+        kind: "text", "markdown" or "code".
+        title: Its title, or None.
+    """
+
+    text: str
+    kind: str = TEXT
+    title: str | None = None
+
+    @classmethod
+    def of(cls, key: str, text: str) -> Text:
+        """A stored text.
+
+        Args:
+            key: What it is stored by (`content_keys`).
+            text: The text.
+
+        Returns:
+            The text, with the kind and the title that the key says.
+
+        Raises:
+            ValueError: If that is no key.
+        """
+        _, kind, title = read_content_key(key)
+        return cls(text, kind or TEXT, title)
 
 
 class PassageEncoder:
@@ -28,16 +65,31 @@ class PassageEncoder:
         split: Split long documents where the encoder can; otherwise each document is one passage.
         dim: Size of a token embedding if it is known already.
         tokens: How token embeddings of documents are to be stored; every one as int8 by default.
+        passages: How documents become passages; the encoder's own way by default.
+
+    Raises:
+        InputError: If the encoder cannot make passages so.
     """
 
     def __init__(
-        self, encoder: TokenEncoder, *, split: bool, dim: int | None, tokens: TokenSettings | None = None
+        self,
+        encoder: TokenEncoder,
+        *,
+        split: bool,
+        dim: int | None,
+        tokens: TokenSettings | None = None,
+        passages: PassageSettings | None = None,
     ) -> None:
         self._encoder = encoder
         self._settings = tokens or TokenSettings()
         method = getattr(encoder, "split", None) if split else None
         self._split = method if callable(method) else None
         self.dim = dim
+        self._planner: PassagePlanner | None = None
+        if passages is not None and not passages.is_default:
+            from edgecolbert.passage_plans import PassagePlanner  # a search does without it
+
+            self._planner = PassagePlanner(own_encoder(encoder), passages)
 
     @classmethod
     def pinned(cls, encoder: TokenEncoder, pinned: PinnedEncoding, path: str) -> PassageEncoder:
@@ -52,22 +104,28 @@ class PassageEncoder:
             The encoder of passages.
 
         Raises:
-            StoreFormatError: If the database stores tokens in a way that this version does not know.
+            StoreFormatError: If the database stores tokens, or makes passages, in a way that this version does not
+                know.
+            InputError: If the encoder cannot make passages so.
         """
         tokens = TokenSettings.pinned(pinned.settings, path)
-        return cls(encoder, split=bool(pinned.settings["split_documents"]), dim=pinned.dim, tokens=tokens)
+        passages = PassageSettings.pinned(pinned.settings, path)
+        split = bool(pinned.settings["split_documents"])
+        return cls(encoder, split=split, dim=pinned.dim, tokens=tokens, passages=passages)
 
-    def documents(self, texts: list[str]) -> list[list[StoredPassage]]:
+    def documents(self, texts: Sequence[Text]) -> list[list[StoredPassage]]:
         """Passages of each text, with their token embeddings as they are stored.
 
         Args:
-            texts: Any texts.
+            texts: Any texts, with what else their passages depend on.
 
         Returns:
             At least one passage for each text, not stored yet.
         """
-        spans = [self._spans(text) for text in texts]
-        pieces = [text[start:end] for text, cuts in zip(texts, spans, strict=True) for start, end in cuts]
+        if self._planner is not None:
+            return self._planned(self._planner, texts)
+        spans = [self._spans(text) for text, _, _ in texts]
+        pieces = [text[start:end] for (text, _, _), cuts in zip(texts, spans, strict=True) for start, end in cuts]
         tokens: list[QuantizedTokens] = []
         # A long document has thousands of passages: as float32 they would not fit a small board's memory.
         for first in range(0, len(pieces), _GROUP):
@@ -77,12 +135,37 @@ class PassageEncoder:
         remaining = iter(tokens)
         return [[StoredPassage(0, 0, start, end, next(remaining)) for start, end in cuts] for cuts in spans]
 
+    def _planned(self, planner: PassagePlanner, texts: Sequence[Text]) -> list[list[StoredPassage]]:
+        planned = [(text, planner.split(text)) for text in texts]
+        arrays = planner.encode(planned)
+        return [
+            [
+                StoredPassage(0, 0, start, end, self._stored(*self._checked([array], 1, "encode_documents")))
+                # The spans first: zip would else take one more array than there are.
+                for (start, end), array in zip(cuts, arrays, strict=False)
+            ]
+            for _, cuts in planned
+        ]
+
     def _stored(self, embeddings: FloatArray) -> QuantizedTokens:
         if self._settings.pool_factor > 1:
             from edgecolbert.pooling import pool_tokens  # only where it is wanted
 
             embeddings = pool_tokens(embeddings, self._settings.pool_factor)
         return quantize(embeddings, self._settings.bits)
+
+    def planned(self, document: Text, spans: Sequence[Span], number: int) -> PlannedPassage | None:
+        """How one passage of a stored document was encoded.
+
+        Args:
+            document: The document.
+            spans: All its passages, as they are stored.
+            number: Which of them.
+
+        Returns:
+            Its tokens; None where a passage is encoded as a document by itself.
+        """
+        return None if self._planner is None else self._planner.passage(document, spans, number)
 
     def queries(self, texts: list[str]) -> list[FloatArray]:
         """Token embeddings of each query, float32 [n_query_tokens, dim]."""
@@ -128,3 +211,24 @@ class PassageEncoder:
                 raise InputError(f"The encoder's {method} gave token embeddings that are NaN or infinite.")
             checked.append(np.ascontiguousarray(rows, dtype=np.float32))
         return checked
+
+
+def own_encoder(encoder: object) -> Encoder:
+    """Refuse an encoder of the user's, where only our own can do what is asked for.
+
+    Args:
+        encoder: An encoder.
+
+    Returns:
+        The same encoder.
+
+    Raises:
+        InputError: If it is not our own.
+    """
+    if isinstance(encoder, Encoder):
+        return encoder
+    raise InputError(
+        f"passages was given settings, but the model passed is an object ({type(encoder).__name__}) that splits "
+        "documents itself. Give it a method `split`, or pass a name, a folder or an Encoder; to re-encode with it, ask "
+        "for passages=PassageSettings()."
+    )

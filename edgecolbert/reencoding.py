@@ -10,13 +10,14 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edgecolbert.builtin import read_model
 from edgecolbert.encoder import Encoder, TokenEncoder
 from edgecolbert.encryption import Key, KeySource
 from edgecolbert.errors import CancelledError, InputError, StoreFormatError
 from edgecolbert.ingest import Ingest
+from edgecolbert.passage_settings import PassageSettings, check_split, passages_asked_for
 from edgecolbert.passages import PassageEncoder
 from edgecolbert.pinning import Model, ModelIdentity, check_place, new_encoding, pinned_options
 from edgecolbert.store import PinnedEncoding, Store
@@ -32,6 +33,7 @@ def reencode(
     *,
     model: Model = None,
     tokens: TokenSettings | Mapping[str, int] | None = None,
+    passages: PassageSettings | Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     timeout: float = 10.0,
     durability: Literal["full", "normal"] = "full",
@@ -46,6 +48,7 @@ def reencode(
             found now, and the starter model where the file was made with a starter model of an earlier version.
         tokens: How token embeddings are to be stored from now on; a mapping such as {"bits": 4} names only some
             settings. What is not named stays as it is.
+        passages: How documents are to become passages from now on, likewise.
         progress: Called as `progress(done, total)` with numbers of texts; returning False stops.
         timeout: Seconds to wait while another process writes.
         durability: As in `Index.open`.
@@ -55,11 +58,12 @@ def reencode(
         How many texts were encoded by this call.
 
     Raises:
-        InputError: If `model` is None and the file was made with an encoder of the user's own, or `tokens` is wrong.
+        InputError: If `model` is None and the file was made with an encoder of the user's own, or `tokens` or
+            `passages` is wrong.
         StoreFormatError: If the file is pinned to no model, so that it is no finished database.
         CancelledError: If `progress` returned False; the old vectors go on serving, and the next call continues.
     """
-    asked_tokens = asked_for(tokens)
+    asked_tokens, asked_passages = asked_for(tokens), passages_asked_for(passages)
     key = Key.of(key)
     store = Store(os.fspath(path), create=False, timeout=timeout, durability=durability, key=key)
     try:
@@ -70,9 +74,15 @@ def reencode(
         encoder = load_encoder(serving, model, store.path)
         identity = ModelIdentity.of(encoder)
         stored = TokenSettings(**TokenSettings.pinned(serving.settings, store.path).to_json() | asked_tokens)
-        building = _building(store, serving, identity, stored)
-        passages = PassageEncoder.pinned(encoder, building, store.path)
-        ingest = Ingest(store, threading.RLock(), building, passages, encoder)
+        passage_settings = PassageSettings.pinned(serving.settings, store.path).to_json()
+        split = PassageSettings(**passage_settings | asked_passages)
+        check_split(bool(serving.settings["split_documents"]), split)
+        wanted = new_encoding(identity, split.pin(stored.pin(serving.settings)))
+        # Made before anything is begun: it says what the model cannot do.
+        pieces = PassageEncoder.pinned(encoder, wanted, store.path)
+        building = _building(store, wanted)
+        pieces.dim = building.dim
+        ingest = Ingest(store, threading.RLock(), building, pieces, encoder)
         return _encode_all(store, building, ingest, progress)
     finally:
         store.close()
@@ -107,9 +117,8 @@ def load_encoder(serving: PinnedEncoding, model: Model, path: str) -> TokenEncod
     return Encoder.load(model, special_tokens=options["special_tokens"]) if isinstance(model, str | Path) else model
 
 
-def _building(store: Store, serving: PinnedEncoding, identity: ModelIdentity, tokens: TokenSettings) -> PinnedEncoding:
+def _building(store: Store, wanted: PinnedEncoding) -> PinnedEncoding:
     """The unfinished encoding of an earlier run with this model and these settings, or a new one."""
-    wanted = new_encoding(identity, tokens.pin(serving.settings))
     with store.change():
         found = store.encoding("building")
         if found is not None and (found.fingerprint, found.settings) == (wanted.fingerprint, wanted.settings):

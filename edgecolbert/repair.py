@@ -207,8 +207,9 @@ def repair_store(
         if messages:
             advice = _ENCRYPTED_ADVICE if store.encrypted else _ADVICE
             raise StoreFormatError(f"{store.path} is damaged itself ({messages[0]}). Nothing was changed. {advice}")
-        wrong_texts = {digest for digest, text, _ in store.contents_to_check() if not is_sound_text(text, digest)}
-        lost = sorted({*store.damaged_documents(), *store.ids_of_hashes(wrong_texts)})
+        wrong = [(key, names) for key, text, names in store.contents_to_check() if not is_sound_text(text, key)]
+        wrong_texts = {key for key, _ in wrong}
+        lost = sorted({*store.damaged_documents(), *(name for _, names in wrong for name in names)})
         unsound = {*store.unsound_passages(number), *store.damaged_contents(number)}
         stage_is_sound = not list(first_stage_problems(store, pinned))
         n_missing = store.count_contents_without_passages(number) + len(store.shown_contents(unsound))

@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Passage:
-    """The part of a document that matched best.
+    """A part of a document.
 
     Attributes:
         start: Offset of its first character in the document's text.
         end: Offset behind its last character.
         text: `document_text[start:end]`.
+        score: Its MaxSim, or None for one that no search by token embeddings found. It does not count when
+            passages are compared.
     """
 
     start: int
     end: int
     text: str
+    score: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Hit(Found):
-    """A document that was found.
+    """A document that was found, or with group="passage" one of its passages.
 
     Attributes:
         id: The document's id.
@@ -64,7 +67,9 @@ class Hit(Found):
         text: The whole text of the document.
         metadata: The document's metadata.
         passage: Its best passage, which the score is of.
-        ranks: Its rank by "late" and by "lexical", as far as they found it: 1 and how many texts scored higher.
+        ranks: Its rank by "late" and by "lexical", as far as they found it: 1 and how many texts scored higher (in mode
+            "late" with group="passage" how many passages).
+        passages: Its best passages, best first, as many as were asked for and it has; `passage` is the first of them.
     """
 
     id: str
@@ -73,6 +78,7 @@ class Hit(Found):
     metadata: dict[str, Any]
     passage: Passage
     ranks: dict[str, int] = field(default_factory=dict)
+    passages: tuple[Passage, ...] = ()
 
     def explain(self) -> Explanation:
         """Why it matched: for each query token the token of its best passage that won.
@@ -153,6 +159,7 @@ class IndexStats:
         fingerprint: Hash of everything the model's token embeddings depend on.
         dim: Size of one token embedding, or None before the first document of a model that does not say.
         token_storage: How token embeddings are stored: `bits` and `pool_factor` of `TokenSettings`.
+        passage_settings: How documents become passages: `PassageSettings`.
         first_stage: Settings of the first stage, or None before it is fitted.
         text_bytes: Bytes of the documents' texts, in UTF-8.
         token_bytes: Bytes of the token embeddings.
@@ -177,6 +184,7 @@ class IndexStats:
     file_bytes: int
     free_bytes: int
     encrypted: bool = False
+    passage_settings: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The same as a dictionary that JSON can hold."""

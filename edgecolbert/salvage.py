@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 from edgecolbert.codec import QuantizedTokens
 from edgecolbert.connection import APPLICATION_ID
+from edgecolbert.content_keys import read_content_key
 from edgecolbert.documents import Record, is_sound_text
 from edgecolbert.errors import StoreFormatError
 from edgecolbert.pages import PageFile, Row
+from edgecolbert.passage_settings import PassageSettings
 from edgecolbert.schema import SCHEMA_VERSION
 from edgecolbert.store import PinnedEncoding, StoredPassage, document_crc, is_sound_passage
 from edgecolbert.token_settings import TokenSettings
@@ -97,6 +99,7 @@ class Salvage:
             try:
                 found = read_json(settings)
                 TokenSettings.pinned(found, str(self._path))
+                PassageSettings.pinned(found, str(self._path))
                 if isinstance(found["split_documents"], bool) and isinstance(found["prompts"], bool):
                     return PinnedEncoding(row.rowid, name, reference, fingerprint, dim, found)
             except (ValueError, KeyError, AttributeError, TypeError, StoreFormatError):
@@ -130,16 +133,21 @@ class Salvage:
         """Texts that are whole and that no document points to which can be read, once `documents` are all taken.
 
         Yields:
-            Documents without metadata, whose id is the hash of the text.
+            Documents without metadata, whose id is the hash of the text; kind and title are kept.
         """
         for content_id in sorted(set(self._places.contents) - self._claimed):
             for place in self._places.contents[content_id]:
                 found = self._text(place)
-                if found is not None and found[0] not in self.kept:
-                    self.kept.add(found[0])
-                    record = Record(found[0], found[1], "{}", found[0])
+                name = None if found is None else self._free_name(found[0])
+                if found is not None and name is not None:
+                    self.kept.add(name)
+                    record = Record(name, found[1], "{}", found[0])
                     yield SoundDocument(record, None, content_id, False)
                     break
+
+    def _free_name(self, key: str) -> str | None:
+        """An id for a text that has none: its hash, or its whole key where a text of another kind or title has that."""
+        return next((name for name in (read_content_key(key).digest, key) if name not in self.kept), None)
 
     def n_listed(self) -> int:
         """How many documents there were by an index that only holds numbers, where that can be read; 0 otherwise."""
@@ -245,7 +253,7 @@ class Salvage:
                 self._put(row, _DOCUMENT[:3], places.documents, row.rowid)
             elif row.n_columns == _N_CONTENT:
                 values = self._pages.values(row, 2)
-                if values is not None and _fits(values, _CONTENT) and len(values[1]) == _HASH_LENGTH:
+                if values is not None and _fits(values, _CONTENT) and _is_key(values[1]):
                     places.contents.setdefault(row.rowid, []).append(row)
             elif row.n_columns == _N_PASSAGE:
                 values = self._pages.values(row, 5)
@@ -264,6 +272,11 @@ def _fits(values: list[Any], shape: tuple[Any, ...]) -> bool:
     return len(values) == len(shape) and all(
         isinstance(value, kinds) for value, kinds in zip(values, shape, strict=True)
     )
+
+
+def _is_key(text: str) -> bool:
+    """Whether a text may be what another is stored by: a hash, with or without kind and title."""
+    return len(text.partition("/")[0]) == _HASH_LENGTH
 
 
 def _is_object(metadata: str) -> bool:

@@ -5,35 +5,93 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from heapq import heappush, heapreplace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.damage import Skipped
-from edgecolbert.errors import StoreFormatError
+from edgecolbert.errors import InputError, StoreFormatError
 from edgecolbert.results import Hit, Origin, Passage, from_search
 from edgecolbert.scoring import maxsim_blocks
 from edgecolbert.store import Store
+from edgecolbert.untrusted import shown
 
 FloatArray = npt.NDArray[np.float32]
 
 # Queries of fewer tokens than this are short: each of their tokens counts for more, so they need more candidates.
 SHORT_QUERY = 16
 
+# Which text a passage is of, and its offsets in it.
+_Place = tuple[int, int, int]
+
 
 class Best(NamedTuple):
     """The best passage of one text for one query.
 
     Attributes:
-        score: Its MaxSim.
+        score: What it is ranked by: its MaxSim, or what that and the words of its text make together.
         start: Offset of its first character.
         end: Offset behind its last character.
+        late: Its MaxSim, or None where only words were looked for.
+        others: The next best passages of the text, best first, where they are wanted.
     """
 
     score: float
     start: int
     end: int
+    late: float | None = None
+    others: tuple[Best, ...] = ()
+
+
+class Grouping(NamedTuple):
+    """What is ranked, and what of it is wanted.
+
+    Attributes:
+        by_passage: Passages, rather than documents.
+        passages_per_document: How many of the best passages of a document, where documents are ranked.
+    """
+
+    by_passage: bool = False
+    passages_per_document: int = 1
+
+    @classmethod
+    def of(cls, group: object, passages_per_document: int, mode: str) -> Grouping:
+        """What a search asks for.
+
+        Args:
+            group: "document" or "passage".
+            passages_per_document: Most passages of a hit, at least 1.
+            mode: How the search ranks.
+
+        Returns:
+            The grouping.
+
+        Raises:
+            InputError: If there is no such grouping, each hit is a passage and is to have several, or passages are
+                wanted of a search that ranks whole texts.
+        """
+        if group not in ("document", "passage"):
+            raise InputError(f"group is {shown(group)}, expected 'document' or 'passage'.")
+        if group == "passage" and passages_per_document != 1:
+            raise InputError(
+                f"passages_per_document is {passages_per_document}, but with group='passage' every hit is one passage. "
+                "Leave one of them out."
+            )
+        if group == "passage" and mode == "lexical":
+            raise InputError(
+                "mode='lexical' ranks whole texts by their words, so group='passage' has nothing to rank. Leave it "
+                "out, or use mode='hybrid'; passages_per_document gives the passages with most of the words."
+            )
+        return cls(group == "passage", passages_per_document)
+
+    def keep(self, k: int) -> int:
+        """How many of the best passages of a text are wanted of a search for `k` hits: all may be of one text."""
+        return k if self.by_passage else self.passages_per_document
+
+
+BY_DOCUMENT = Grouping()
 
 
 def score_contents(
@@ -42,6 +100,7 @@ def score_contents(
     queries: Sequence[FloatArray],
     content_ids: Sequence[int] | None,
     skipped: Skipped | None = None,
+    keep: int = 1,
 ) -> list[dict[int, Best]]:
     """Score every passage of some texts, exactly, and keep the best of each text.
 
@@ -51,36 +110,66 @@ def score_contents(
         queries: Token embeddings of each query.
         content_ids: The texts, or None for all that documents point to.
         skipped: Takes note of damaged passages, which are then left out; None to raise.
+        keep: How many passages of a text to keep, the best with the others behind it.
 
     Returns:
         For each query the best passage by content number. Of equal passages the first wins.
     """
-    best: list[dict[int, Best]] = [{} for _ in queries]
     damaged = None if skipped is None else skipped.contents
     passages = store.passages(encoding_id, content_ids, complete=True, damaged=damaged)
     places = (((passage.content_id, passage.start, passage.end), passage.tokens) for passage in passages)
-    for block, scores in maxsim_blocks(queries, places):
+    blocks = maxsim_blocks(queries, places)
+    if keep > 1:
+        return _several(blocks, len(queries), keep)
+    best: list[dict[int, Best]] = [{} for _ in queries]
+    for block, scores in blocks:
         for row, found in zip(scores, best, strict=True):
             for (content_id, start, end), score in zip(block, row.tolist(), strict=True):
                 known = found.get(content_id)
                 if known is None or score > known.score:
-                    found[content_id] = Best(score, start, end)
+                    found[content_id] = Best(score, start, end, score)
     return best
 
 
+def _several(blocks: Iterable[tuple[list[_Place], FloatArray]], n_queries: int, keep: int) -> list[dict[int, Best]]:
+    """The best passages of each text for each query."""
+    found: list[dict[int, list[tuple[float, int, int]]]] = [{} for _ in range(n_queries)]
+    for block, scores in blocks:
+        for row, by_text in zip(scores, found, strict=True):
+            for (content_id, start, end), score in zip(block, row.tolist(), strict=True):
+                # The least is the worst; of equal passages the later one is worse.
+                kept, entry = by_text.setdefault(content_id, []), (score, -start, -end)
+                if len(kept) < keep:
+                    heappush(kept, entry)
+                elif entry > kept[0]:
+                    heapreplace(kept, entry)
+    return [{content_id: _first(entries) for content_id, entries in by_text.items()} for by_text in found]
+
+
+def _first(entries: list[tuple[float, int, int]]) -> Best:
+    best, *others = (Best(score, -start, -end, score) for score, start, end in sorted(entries, reverse=True))
+    return best._replace(others=tuple(others))
+
+
 def ranked_documents(
-    store: Store, best: Mapping[int, Best], k: int, selected: Mapping[int, Iterable[str]] | None
+    store: Store,
+    best: Mapping[int, Best],
+    k: int,
+    selected: Mapping[int, Iterable[str]] | None,
+    grouping: Grouping = BY_DOCUMENT,
 ) -> list[tuple[str, Best]]:
-    """The documents of the best texts.
+    """The documents of the best texts, or their passages.
 
     Args:
         store: The database, inside the snapshot that was scored.
         best: The best passage of each text.
-        k: How many documents.
+        k: How many documents, or passages.
         selected: The document ids to choose from by content number, or None for all.
+        grouping: What is ranked.
 
     Returns:
-        At most `k` ids with their best passages, highest score first; equal scores in the order of the ids.
+        At most `k` ids with their best passages, highest score first; equal scores in the order of the ids, and within
+        a document in the order of its text.
     """
     ranked = sorted(best, key=lambda content_id: -best[content_id].score)
     # Every text has at least one document, so the k best texts and those that tie with the last are enough.
@@ -88,6 +177,15 @@ def ranked_documents(
         last = best[ranked[k - 1]].score
         ranked = [content_id for content_id in ranked if best[content_id].score >= last]
     ids = store.ids_of_contents(ranked) if selected is None else {number: selected[number] for number in ranked}
+    if grouping.by_passage:
+        # Whatever is among the k best passages is of one of the k best texts.
+        passages = sorted(
+            (-one.score, name, one.start, one.end, one.late)
+            for number, names in ids.items()
+            for name in names
+            for one in (best[number], *best[number].others)
+        )
+        return [(name, Best(-score, start, end, late)) for score, name, start, end, late in passages[:k]]
     pairs = sorted((-best[number].score, name, number) for number, names in ids.items() for name in names)
     return [(name, best[number]) for _, name, number in pairs[:k]]
 
@@ -120,8 +218,11 @@ def hits(store: Store, ranked: Sequence[tuple[str, Best]], skipped: Skipped | No
                 f"{store.path}: the document {identifier!r} is listed but cannot be read. Restore the file from a "
                 "backup, or run `edgecolbert verify --db FILE`."
             )
-        passage = Passage(best.start, best.end, document.text[best.start : best.end])
-        found.append(Hit(identifier, best.score, document.text, document.metadata, passage))
+        text = document.text
+        passages = tuple(
+            Passage(one.start, one.end, text[one.start : one.end], one.late) for one in (best, *best.others)
+        )
+        found.append(Hit(identifier, best.score, text, document.metadata, passages[0], passages=passages))
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from edgecolbert import limits
 from edgecolbert.connection import read_plainly
+from edgecolbert.descriptions import described, plain
 from edgecolbert.documents import read_record
 from edgecolbert.errors import InputError
 from edgecolbert.untrusted import read_json, shown
@@ -73,15 +74,19 @@ class Source:
     path: Path | None
     root: str | None
 
-    def read(self, reading: Reading) -> Iterator[Record]:
+    def read(self, reading: Reading, *, describe: bool = False) -> Iterator[Record]:
         """Read the documents one after the other.
 
         Args:
             reading: Takes notes of what was skipped.
+            describe: Say of each document which kind and title it has, for an index whose passages depend on it.
 
         Yields:
             Records with text and metadata, and an id but for texts from standard input.
         """
+        yield from map(described if describe else plain, self._read(reading))
+
+    def _read(self, reading: Reading) -> Iterator[Record]:
         if self.path is None:
             yield from _read_standard_input(sys.stdin.buffer, reading)
         elif self.path.is_dir():

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from edgecolbert.codec import QuantizedTokens, stored_bytes
 from edgecolbert.connection import MEMORY, open_connection, open_copy, reading, translated_errors, writing
+from edgecolbert.content_keys import read_content_key
 from edgecolbert.documents import Document, Record, is_sound_text
 from edgecolbert.encryption import Key
 from edgecolbert.errors import EdgeColbertError, StoreError, StoreFormatError, StoreReadOnlyError
@@ -67,7 +68,8 @@ class PinnedEncoding:
         fingerprint: Hash of everything the token embeddings depend on.
         dim: Size of one token embedding, or None while it is not known.
         settings: Whether long documents are split, whether prompts are used, which first stage is wanted, and under
-            "tokens", where it is not the default, how token embeddings are stored (`TokenSettings.pinned`).
+            "tokens" and "passages", where they are not the default, how token embeddings are stored
+            (`TokenSettings.pinned`) and how documents become passages (`PassageSettings.pinned`).
     """
 
     encoding_id: int
@@ -955,7 +957,8 @@ class Store:
         if not is_sound_text(text, digest):
             raise StoreFormatError(f"{self.path}: the stored text of {identifier!r} is damaged. {remedy}")
         try:
-            return Document(identifier, (text or b"").decode(), self._json(metadata, "its metadata"))
+            _, kind, title = read_content_key(digest)
+            return Document(identifier, (text or b"").decode(), self._json(metadata, "its metadata"), title, kind)
         except ValueError as error:
             raise StoreFormatError(f"{self.path}: the metadata of {identifier!r} is damaged. {remedy}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ class TokenPlace(NamedTuple):
         id: Its id in the vocabulary.
         text: The characters it stands for; what the vocabulary calls it where it stands for none.
         kind: "text"; "prompt" for the checkpoint's own words before the text; "prefix" for the mark of queries or of
-            documents; "special" for what is put around every text; "expansion" for what fills up a query.
+            documents; "special" for what is put around every text; "expansion" for what fills up a query; "context" for
+            the title and the headings that a passage is encoded behind.
         start: Offset of its first character in the text, or None where it comes from none.
         end: Offset behind its last character, or None.
     """
@@ -136,22 +138,20 @@ class ColbertTokenizer:
         # R33, R34: expansion rows are kept, the skiplist never touches queries.
         return TokenIds(np.array(ids, dtype=np.int64), attention, np.ones(len(ids), dtype=np.bool_))
 
-    def document(self, text: str) -> TokenIds:
+    def document(self, text: str, length: int | None = None) -> TokenIds:
         """Token ids of a document or passage, cut at `document_length`.
 
         Args:
             text: Any text, the empty one included.
+            length: Where to cut instead.
 
         Returns:
-            At most `document_length` ids. Rows of skiplist tokens are marked to be dropped (R33).
+            At most so many ids. Rows of skiplist tokens are marked to be dropped (R33).
         """
         settings = self._settings
-        ids = np.array(
-            self._with_specials(self._document_prompt, text, settings.document_length, settings.document_prefix_id),
-            dtype=np.int64,
-        )
-        keep = ~np.isin(ids, self._skiplist)
-        return TokenIds(ids, np.ones(len(ids), dtype=np.int64), keep)
+        length = settings.document_length if length is None else length
+        ids = self._with_specials(self._document_prompt, text, length, settings.document_prefix_id)
+        return self._all_attended(np.array(ids, dtype=np.int64))
 
     def query_places(self, text: str) -> list[TokenPlace]:
         """Where each token of `query(text)` comes from.
@@ -170,27 +170,92 @@ class ColbertTokenizer:
             places += [expansion] * (settings.query_length - len(places))
         return places
 
-    def document_places(self, text: str) -> list[TokenPlace]:
+    def document_places(self, text: str, length: int | None = None) -> list[TokenPlace]:
         """Where each token of `document(text)` comes from.
 
         Args:
             text: Any text.
+            length: As in `document`.
 
         Returns:
             The same tokens in the same order, those of the skiplist, which are dropped, included.
         """
         settings = self._settings
+        length = settings.document_length if length is None else length
         prefix = (settings.document_prefix_id, settings.document_prefix)
-        return self._places(self._document_prompt, text, settings.document_length, prefix)
+        return self._places(self._document_prompt, text, length, prefix)
+
+    def parts(self, texts: list[str]) -> list[list[int]]:
+        """Content tokens of parts of documents, to be put together by `joined`.
+
+        Args:
+            texts: Any texts.
+
+        Returns:
+            The ids of each, without prompt, prefix and special tokens.
+        """
+        with _running(self._name):
+            return [self._content("", text) for text in texts]
+
+    def part_places(self, text: str) -> list[TokenPlace]:
+        """Where each token of a part comes from.
+
+        Args:
+            text: Any text.
+
+        Returns:
+            The tokens that `parts` gives for it, with offsets in the part.
+        """
+        with _running(self._name):
+            return self._content_places("", text)
+
+    def joined(self, parts: Sequence[Sequence[int]]) -> tuple[TokenIds, list[IntArray]]:
+        """One document of several parts, whatever its length.
+
+        Args:
+            parts: The ids of each part, as `parts` gives them.
+
+        Returns:
+            The document with prompt, prefix and special tokens, and where the ids of each part are in it. Rows of
+            skiplist tokens are marked to be dropped (R33).
+        """
+        prefix_id, nobody = self._settings.document_prefix_id, -1
+        content = [(number, nobody) for number in self._prompt_ids()]
+        content += [(number, part) for part, numbers in enumerate(parts) for number in numbers]
+        head, tail = ([(number, nobody) for number in ids] for ids in (self._head, self._tail))
+        prefix = [] if prefix_id is None else [(prefix_id, nobody)]
+        items = self._framed(content, sys.maxsize, head, prefix, tail)
+        ids, owners = np.array(items, dtype=np.int64).reshape(-1, 2).T
+        return self._all_attended(ids), [np.flatnonzero(owners == part) for part in range(len(parts))]
+
+    def joined_places(self, parts: Sequence[Sequence[TokenPlace]]) -> list[TokenPlace]:
+        """Where each token of `joined` comes from.
+
+        Args:
+            parts: The tokens of each part.
+
+        Returns:
+            The same tokens in the same order as the ids, with what is put around the parts.
+        """
+        settings = self._settings
+        content = [self._named(number, "prompt") for number in self._prompt_ids()]
+        content += [place for part in parts for place in part]
+        return self._framed_places(content, sys.maxsize, (settings.document_prefix_id, settings.document_prefix))
+
+    def _all_attended(self, ids: IntArray) -> TokenIds:
+        return TokenIds(ids, np.ones(len(ids), dtype=np.int64), ~np.isin(ids, self._skiplist))
+
+    def _prompt_ids(self) -> list[int]:
+        prompt = self._document_prompt.strip()
+        with _running(self._name):
+            return self._content(prompt, "") if prompt else []
 
     @property
     def document_room(self) -> int:
         """How many content tokens fit a passage: `document_length` less special tokens, prefix and prompt."""
         settings = self._settings
         used = len(self._head) + len(self._tail) + (settings.document_prefix_id is not None)
-        prompt = self._document_prompt.strip()
-        with _running(self._name):
-            return settings.document_length - used - (len(self._content(prompt, "")) if prompt else 0)
+        return settings.document_length - used - len(self._prompt_ids())
 
     def count(self, texts: list[str]) -> list[int]:
         """Number of content tokens of each text, without prompt, prefix and special tokens.
@@ -239,10 +304,14 @@ class ColbertTokenizer:
 
     def _places(self, prompt: str, text: str, length: int, prefix: tuple[int | None, str]) -> list[TokenPlace]:
         with _running(self._name):
-            content = self._content_places(prompt, text)
-            head, tail = ([self._named(number, "special") for number in ids] for ids in (self._head, self._tail))
-            marks = [] if prefix[0] is None else [TokenPlace(prefix[0], prefix[1], "prefix", None, None)]
-            return self._framed(content, length, head, marks, tail)
+            return self._framed_places(self._content_places(prompt, text), length, prefix)
+
+    def _framed_places(
+        self, content: list[TokenPlace], length: int, prefix: tuple[int | None, str]
+    ) -> list[TokenPlace]:
+        head, tail = ([self._named(number, "special") for number in ids] for ids in (self._head, self._tail))
+        marks = [] if prefix[0] is None else [TokenPlace(prefix[0], prefix[1], "prefix", None, None)]
+        return self._framed(content, length, head, marks, tail)
 
     def _content_places(self, prompt: str, text: str) -> list[TokenPlace]:
         """As `_content`, with offsets."""

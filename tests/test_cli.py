@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from word_encoder import WordEncoder
 
-from edgecolbert import FdeSettings, Index, __version__
+from edgecolbert import FdeSettings, Index, PassageSettings, __version__
 from edgecolbert.cli import COMMANDS, main
 
 TESTS = Path(__file__).parent
@@ -431,6 +431,7 @@ def test_verify_says_what_is_wrong_with_its_exit_code(shell: Shell, notes: Path,
         "documents": 3,
         "model": "tiny",
         "token_storage": {"bits": 8, "pool_factor": 1},
+        "passage_settings": PassageSettings().to_json(),
     }
     assert shell.json("verify", "--db", path)["problems"] == []
 

@@ -46,9 +46,9 @@ def _deep() -> list[Any]:
         ({"text": b"x"}, InputTypeError, r"documents\[4\]: text is bytes, expected a string"),
         ("a\ud800b", InputError, r"documents\[4\]: text has a lone surrogate \(\\ud800\) at character 1"),
         (
-            {"text": "x", "title": "y"},
+            {"text": "x", "caption": "y"},
             InputError,
-            r"documents\[4\] has unknown keys \['title'\].*Put other values into m",
+            r"documents\[4\] has unknown keys \['caption'\].*Put other values into m",
         ),
         ({"text": "x", 3: "y"}, InputError, r"documents\[4\] has unknown keys \[3\]"),
         ({"text": "x", "id": 3}, InputTypeError, r"documents\[4\]: id is 3 \(int\), expected a string. Use str\(id\)"),

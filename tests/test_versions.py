@@ -26,6 +26,10 @@ IDS = {
     3: ["bees", "bread", "twin", "long", "empty", *(f"n{n}" for n in range(12) if n != 3)],
 }
 
+# A file of version 3 whose passages are made by structure, with overlap and behind their context; its documents have
+# kinds and titles.
+WITH_PASSAGES = FIXTURES / "databases" / "passages-3.db.gz"
+
 
 @pytest.fixture(params=FROZEN, ids=[path.name.split(".")[0] for path in FROZEN])
 def frozen(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int]:
@@ -80,3 +84,35 @@ def test_a_damaged_file_of_every_version_is_repaired_from_what_it_is(frozen: tup
     with Index.open(tmp_path / "new.db", model=MODEL) as index:
         assert index.ids() == IDS[version]
         assert index.verify().problems == ()
+
+
+def test_a_file_with_kinds_and_titles_stays_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "frozen.db"
+    path.write_bytes(gzip.decompress(WITH_PASSAGES.read_bytes()))
+    settings = {"structure": True, "context": True, "max_tokens": 40, "min_tokens": 0, "overlap": 8}
+    with Index.open(path, model=MODEL, passages=settings) as index:
+        assert index.ids() == ["plain", "markdown", "titled", "nul", "code", "prose", "short", "empty", "blank"]
+        assert index.verify().problems == ()
+        described = [(document.kind, document.title) for document in map(index.get, index.ids()) if document]
+        assert described[:5] == [
+            (None, None),
+            ("markdown", None),
+            ("markdown", "The old kettle / its “valves”"),
+            ("markdown", "Cellar\0 ☃ İ\u0308"),
+            ("code", "kettle.py"),
+        ]
+        hits = index.search("red kettle", k=4, exact=True, group="passage")
+        assert [(hit.id, hit.passage.start, hit.passage.end) for hit in hits] == [
+            ("titled", 368, 388),
+            ("titled", 116, 135),
+            ("titled", 159, 178),
+            ("titled", 202, 221),
+        ]
+        assert hits[0].score == pytest.approx(15.374902725219727, abs=1e-4)
+        # What these documents are stored by is what it was, so nothing is encoded again.
+        documents = [index.get(name) or "" for name in index.ids()]
+        assert index.add(documents).unchanged == len(documents)
+        assert hits[0].explain().score == pytest.approx(hits[0].score, abs=1e-4)
+    assert recover(path, tmp_path / "new.db", model=MODEL).complete
+    with Index.open(tmp_path / "new.db", model=MODEL) as index:
+        assert index.search("red kettle", k=4, exact=True, group="passage") == hits

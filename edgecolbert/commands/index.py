@@ -10,8 +10,10 @@ from edgecolbert.commands.output import (
     add_database,
     add_json,
     add_model,
+    add_passages,
     add_token_storage,
     database_key,
+    passage_options,
     positive,
     print_json,
     progress_bar,
@@ -40,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=positive, default=256, metavar="N", help="documents shown at a time (default: 256)"
     )
     add_token_storage(parser, "in a new database", ("8", "1"))
+    add_passages(parser, "in a new database", "of the model's document length, all documents like plain text")
     parser.add_argument(
         "--index-field",
         action="append",
@@ -93,6 +96,7 @@ def _run(options: argparse.Namespace) -> int:
             options.db,
             model=options.model,
             tokens=token_storage(options),
+            passages=passage_options(options),
             special_tokens="literal" if options.literal_special_tokens else None,
             durability=options.durability,
             key=database_key(options),
@@ -100,12 +104,15 @@ def _run(options: argparse.Namespace) -> int:
         progress_bar("documents") as update,
     ):
         done = 0
+        settings = index.passage_settings
         for source in sources:
 
             def tell(n_done: int, _: int | None, before: int = done) -> None:
                 update(before + n_done, None)
 
-            report = index.add_from(source.root, source.read(reading), progress=tell, batch_size=options.batch_size)
+            # Where passages do not depend on it, it stays unsaid: one text of two files is then encoded once.
+            records = source.read(reading, describe=settings.structure or settings.context)
+            report = index.add_from(source.root, records, progress=tell, batch_size=options.batch_size)
             done += len(report.ids)
             for name in ("added", "updated", "unchanged", "encoded"):
                 totals[name] += getattr(report, name)

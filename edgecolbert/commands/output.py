@@ -97,6 +97,39 @@ def token_storage(options: argparse.Namespace) -> dict[str, int] | None:
     return {name: value for name, value in given.items() if value is not None} or None
 
 
+def add_passages(parser: argparse.ArgumentParser, where: str, default: str) -> None:
+    """Add the options that say how documents become passages, of which database and what holds without them."""
+    options = parser.add_argument_group(f"passages {where} (default: {default})")
+    options.add_argument(
+        "--passage-tokens", type=not_negative, metavar="N", help="most tokens of a passage; 0 for the model's length"
+    )
+    options.add_argument(
+        "--overlap", type=not_negative, metavar="N", help="most tokens repeated from the passage before"
+    )
+    yes_or_no = argparse.BooleanOptionalAction
+    options.add_argument("--structure", action=yes_or_no, help="split Markdown and code by their structure")
+    options.add_argument("--min-tokens", type=not_negative, metavar="N", help="smaller sections share a passage")
+    options.add_argument("--context", action=yes_or_no, help="encode a passage behind its title and headings")
+    options.add_argument("--late-chunking", action=yes_or_no, help="encode many passages in one pass, cut afterwards")
+    options.add_argument(
+        "--window", type=not_negative, metavar="N", help="most tokens of such a pass; 0 for the model's length"
+    )
+
+
+def passage_options(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Those settings of passages that were given, or None."""
+    given = {
+        "max_tokens": options.passage_tokens,
+        "overlap": options.overlap,
+        "structure": options.structure,
+        "min_tokens": options.min_tokens,
+        "context": options.context,
+        "late_chunking": options.late_chunking,
+        "window": options.window,
+    }
+    return {name: value for name, value in given.items() if value is not None} or None
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -121,6 +154,26 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return number
+
+
+def not_negative(text: str) -> int:
+    """Read an option's whole number of at least 0.
+
+    Args:
+        text: What the user wrote.
+
+    Returns:
+        The number.
+
+    Raises:
+        ArgumentTypeError: If it is not one.
+    """
+    if text.strip() == "0":
+        return 0
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0") from None
 
 
 def check_words(words: str, what: str) -> str:

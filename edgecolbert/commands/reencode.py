@@ -8,8 +8,10 @@ from edgecolbert.commands.output import (
     add_database,
     add_json,
     add_model,
+    add_passages,
     add_token_storage,
     database_key,
+    passage_options,
     print_json,
     progress_bar,
     token_storage,
@@ -21,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_database(parser)
     add_model(parser, "the one the database was made with, as it is found now")
     add_token_storage(parser, "from now on", ("as the database has it", "as the database has it"))
+    add_passages(parser, "from now on", "as the database has them")
     add_json(parser)
 
 
@@ -31,7 +34,14 @@ def run(options: argparse.Namespace) -> int:
 
     key = database_key(options)
     with progress_bar("texts") as update:
-        n_encoded = reencode(options.db, model=options.model, tokens=token_storage(options), progress=update, key=key)
+        n_encoded = reencode(
+            options.db,
+            model=options.model,
+            tokens=token_storage(options),
+            passages=passage_options(options),
+            progress=update,
+            key=key,
+        )
     with Index.open(options.db, create=False, read_only=True, key=key) as index:
         stats = index.stats()
     if options.json:
@@ -41,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
                 "documents": stats.documents,
                 "model": stats.model,
                 "token_storage": stats.token_storage,
+                "passage_settings": stats.passage_settings,
             }
         )
     else:

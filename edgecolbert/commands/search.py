@@ -16,6 +16,7 @@ from edgecolbert.commands.output import (
     chosen_filter,
     database_key,
     excerpt,
+    not_negative,
     positive,
     print_json,
     takes_colours,
@@ -24,7 +25,10 @@ from edgecolbert.fusion import KINDS, MODES
 from edgecolbert.results import Hit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from edgecolbert.highlighting import Snippet
+    from edgecolbert.results import Passage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fusion", choices=KINDS, help="how --mode hybrid makes one ranking of two (default: weighted)"
+    )
+    parser.add_argument("--passages", action="store_true", help="one hit a passage, rather than one a document")
+    parser.add_argument(
+        "--per-document", type=positive, default=1, metavar="N", help="passages shown of each document (default: 1)"
+    )
+    parser.add_argument(
+        "--neighbours", type=not_negative, default=0, metavar="N", help="show N passages before and behind each hit's"
     )
     parser.add_argument(
         "--highlight", action="store_true", help="show the part of each hit that matched best, with what matched in it"
@@ -84,24 +95,32 @@ def run(options: argparse.Namespace) -> int:
                 filter=chosen,
                 mode=options.mode,
                 fusion=options.fusion,
+                group="passage" if options.passages else "document",
+                passages_per_document=options.per_document,
             )
         snippets = None
         if options.highlight:
             with clock.stage("highlight"):
                 snippets = [hit.snippet() for hit in hits]
+        around = None
+        if options.neighbours:
+            with clock.stage("neighbours"):
+                around = [index.neighbours(hit, before=options.neighbours, after=options.neighbours) for hit in hits]
     if options.json:
-        found = [hit_dict(hit) for hit in hits]
+        found = [hit_dict(hit, several=options.per_document > 1) for hit in hits]
+        if around is not None:
+            found = [hit | {"neighbours": passage_dicts(some)} for hit, some in zip(found, around, strict=True)]
         if snippets is not None:
             found = [hit | {"snippet": snippet_dict(snippet)} for hit, snippet in zip(found, snippets, strict=True)]
         print_json({"query": query, "hits": found, "ms": clock.finish()})
     else:
-        print_hits(hits, snippets)
+        print_hits(hits, snippets, around)
     return 0
 
 
-def hit_dict(hit: Hit) -> dict[str, object]:
-    """A hit as JSON prints it."""
-    return {
+def hit_dict(hit: Hit, *, several: bool = False) -> dict[str, object]:
+    """A hit as JSON prints it, with all its passages where several were asked for."""
+    found: dict[str, object] = {
         "id": hit.id,
         "score": round(hit.score, 6),
         "text": hit.text,
@@ -109,6 +128,18 @@ def hit_dict(hit: Hit) -> dict[str, object]:
         "passage": {"start": hit.passage.start, "end": hit.passage.end},
         "ranks": hit.ranks,
     }
+    if several:
+        found["passages"] = passage_dicts(hit.passages)
+    return found
+
+
+def passage_dicts(passages: Iterable[Passage]) -> list[dict[str, object]]:
+    """Passages as JSON prints them; offsets are those of the document's text."""
+    return [
+        {"start": passage.start, "end": passage.end}
+        | ({} if passage.score is None else {"score": round(passage.score, 6)})
+        for passage in passages
+    ]
 
 
 def snippet_dict(snippet: Snippet) -> dict[str, object]:
@@ -124,16 +155,25 @@ def snippet_dict(snippet: Snippet) -> dict[str, object]:
     }
 
 
-def print_hits(hits: list[Hit], snippets: list[Snippet] | None = None) -> None:
-    """Print hits for people: score, id, and the passage that matched, or its snippet in bold where there is one."""
+def print_hits(
+    hits: list[Hit], snippets: list[Snippet] | None = None, around: list[list[Passage]] | None = None
+) -> None:
+    """Print hits for people: score, id, and what matched.
+
+    Args:
+        hits: What was found.
+        snippets: What to show of the passage of each instead of all of it.
+        around: The passages to show of each instead of those that matched.
+    """
     if not hits:
         print("No documents.", file=sys.stderr)
     colours = takes_colours(sys.stdout)
     for rank, hit in enumerate(hits, start=1):
         print(f"{rank:>3}. {hit.score:8.4f}  {excerpt(hit.id, 100)}")
-        if snippets is None:
-            print(f"     {excerpt(hit.passage.text)}")
-        else:
+        for passage in around[rank - 1] if around else hit.passages or (hit.passage,):
+            if snippets is None or passage != hit.passage:
+                print(f"     {excerpt(passage.text)}")
+                continue
             snippet = snippets[rank - 1]
             # Marks make it longer, and it is short enough already.
             print(f"     {snippet.ansi() if colours else excerpt(snippet.marked(), sys.maxsize)}")

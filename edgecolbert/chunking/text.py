@@ -1,4 +1,4 @@
-"""Long texts to passages: character spans that fit the model, cut at sentence borders where there are any."""
+"""Plain text to passages that fit the model, cut at sentence borders where there are any."""
 
 from __future__ import annotations
 
@@ -46,22 +46,32 @@ def split_text(text: str, count: TokenCounter, room: int) -> list[Span]:
         raise ValueError(f"room is {room}, expected at least 1: the document length leaves no place for text")
     if not text.strip():
         return [(0, len(text))]
-    pieces = list(_fitting_pieces(text, [(0, len(text))], count, room, level=0))
+    pieces = list(fitting_pieces(text, [(0, len(text))], count, room))
     return [_trimmed(text, span) for span in _merged(text, pieces, count, room)]
 
 
-def _fitting_pieces(
-    text: str, spans: list[Span], count: TokenCounter, room: int, level: int
+def fitting_pieces(
+    text: str, spans: list[Span], count: TokenCounter, room: int, level: int = 0
 ) -> Iterator[tuple[Span, int]]:
-    """Yield contiguous spans that fit, with their token counts, cutting what does not fit one level finer."""
-    countable = [span for span in spans if span[1] - span[0] <= _COUNT_WHOLE]
-    sizes = dict(zip(countable, _count(text, countable, count), strict=True))
+    """Contiguous spans that fit, cutting what does not fit one level finer.
+
+    Args:
+        text: The text.
+        spans: Parts of it.
+        count: As in `split_text`.
+        room: As in `split_text`.
+        level: How a part that does not fit is cut: 0 into sentences, then finer.
+
+    Yields:
+        Spans with their token counts, in order; one character may have more than fit.
+    """
+    sizes = count_spans(text, spans, count)
     for span in spans:
         size = sizes.get(span, room + 1)
         if size <= room or span[1] - span[0] <= 1:
             yield span, size
         else:
-            yield from _fitting_pieces(text, _cut(text, span, level, room), count, room, level + 1)
+            yield from fitting_pieces(text, _cut(text, span, level, room), count, room, level + 1)
 
 
 def _cut(text: str, span: Span, level: int, room: int) -> list[Span]:
@@ -99,7 +109,7 @@ def _merged(text: str, pieces: list[tuple[Span, int]], count: TokenCounter, room
     while todo:
         group = todo.pop()
         span = (group[0][0][0], group[-1][0][1])
-        if len(group) > 1 and _count(text, [span], count)[0] > room:
+        if len(group) > 1 and count_spans(text, [span], count).get(span, room + 1) > room:
             middle = len(group) // 2
             todo += [group[middle:], group[:middle]]
         elif text[span[0] : span[1]].strip():
@@ -107,11 +117,36 @@ def _merged(text: str, pieces: list[tuple[Span, int]], count: TokenCounter, room
     return spans
 
 
-def _count(text: str, spans: list[Span], count: TokenCounter) -> list[int]:
+def count_spans(text: str, spans: list[Span], count: TokenCounter) -> dict[Span, int]:
+    """Token counts of parts of a text.
+
+    Args:
+        text: The text.
+        spans: The parts.
+        count: As in `split_text`.
+
+    Returns:
+        The count of each part; parts that are so long that they are sure not to fit are left out.
+    """
+    spans = [span for span in spans if span[1] - span[0] <= _COUNT_WHOLE]
     sizes: list[int] = []
     for first in range(0, len(spans), _COUNT_BATCH):
         sizes += count([text[start:end] for start, end in spans[first : first + _COUNT_BATCH]])
-    return sizes
+    return dict(zip(spans, sizes, strict=True))
+
+
+def sentence_starts(text: str, start: int, end: int) -> list[int]:
+    """Where sentences begin in a part of a text, the part's own start included.
+
+    Args:
+        text: The text.
+        start: Offset of the part's first character.
+        end: Offset behind its last character.
+
+    Returns:
+        Offsets, in order.
+    """
+    return [match.start() for match in _SENTENCE.finditer(text, start, end) if match.end() > match.start()]
 
 
 def _trimmed(text: str, span: Span) -> Span:
