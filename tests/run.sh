@@ -3,7 +3,7 @@
 #
 #   bash tests/run.sh            the runtime, without torch
 #   bash tests/run.sh --export   and the export pipeline against PyLate, which installs torch
-#   bash tests/run.sh --slow     with --export: and the tests that take long
+#   bash tests/run.sh --slow     and the tests that take long, with --export those of the export, too
 #   bash tests/run.sh --optimum  and optimum's exporter, in an environment of its own with transformers 4.57
 #
 # Environments are made in .venv-test, .venv-export and .venv-optimum, and used again by the next run.
@@ -42,6 +42,10 @@ say "lint, types, docstrings"
 
 say "tests"
 "$bin/python" -m pytest
+if [ $slow = 1 ]; then
+    say "slow tests"
+    "$bin/python" -m pytest -m slow --ignore tests/export
+fi
 if [ $export = 1 ]; then
     say "environment for the export tests"
     # torch first and alone: everything after it is satisfied with what is there.
