@@ -31,6 +31,7 @@ COMMANDS = {
     "tune": "measure the first stage of a database, and choose its settings",
     "reencode": "make a database's vectors again, with the same model or another",
     "doctor": "show versions, processor, and whether a model works here",
+    "serve": "open a search page in the browser, on this machine only",
     "export": "turn a PyLate checkpoint into a model folder",
     "models": "list the models that are known or installed",
 }

@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgecolbert.errors import InputError
 from edgecolbert.highlighting import Snippet, html_text
 
 if TYPE_CHECKING:
     from edgecolbert.explanation import Explanation, Token
 
+SCHEMES = ("auto", "light", "dark")
 _SHADES = 10
 # Backgrounds of the least and of the strongest shade. The least contrast with the text's colour is 5.5 to 1.
 _LIGHT = ((255, 255, 255), (255, 176, 64))
 _DARK = ((22, 24, 29), (126, 74, 0))
 
+_COLOURS = {
+    "light": "--ink: #16181d; --paper: #fff; --soft: #5a6069; --line: #c9ced6;",
+    "dark": "--ink: #f2f3f5; --paper: #16181d; --soft: #a9b0ba; --line: #434a55;",
+}
 _STYLE = """
-:root { color-scheme: light dark; --ink: #16181d; --paper: #fff; --soft: #5a6069; --line: #c9ced6; SHADES_LIGHT }
-@media (prefers-color-scheme: dark) { :root { --ink: #f2f3f5; --paper: #16181d; --soft: #a9b0ba; --line: #434a55; SHADES_DARK } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 3rem; overflow-wrap: anywhere; }
 p.soft, caption { color: var(--soft); } caption { text-align: left; padding: .5rem 0; }
@@ -39,23 +43,47 @@ td.n { text-align: right; }
 """  # noqa: E501 - a style sheet
 
 
-def page(query: str, explanations: Sequence[Explanation]) -> str:
+def page(query: str, explanations: Sequence[Explanation], *, scheme: str = "auto") -> str:
     """An HTML page about some documents.
 
     Args:
         query: What was searched for.
         explanations: Why each of them matched, in the order to show them.
+        scheme: "light", "dark", or "auto" for what the reader's system says.
 
     Returns:
         The page: for each document its text with highlights, a table of the query's tokens with what won, and a heat
         map with all pairs as numbers and shades.
     """
-    return "\n".join(_page(query, explanations)) + "\n"
+    return "\n".join(_page(query, explanations, style_sheet(scheme))) + "\n"
 
 
-def _page(query: str, explanations: Sequence[Explanation]) -> Iterator[str]:
-    style = _STYLE.replace("SHADES_LIGHT", _shades(*_LIGHT)).replace("SHADES_DARK", _shades(*_DARK))
-    style += "".join(f".heat td.h{number} {{ background: var(--h{number}); }}\n" for number in range(_SHADES))
+def style_sheet(scheme: str = "auto") -> str:
+    """What the page's style element holds, the same for all documents; a policy can name its hash.
+
+    Args:
+        scheme: As in `page`.
+
+    Returns:
+        The style sheet.
+
+    Raises:
+        InputError: If there is no such scheme.
+    """
+    if scheme not in SCHEMES:
+        raise InputError(f"scheme is {scheme!r}, expected one of {', '.join(map(repr, SCHEMES))}.")
+    light = f"{_COLOURS['light']} {_shades(*_LIGHT)}"
+    dark = f"{_COLOURS['dark']} {_shades(*_DARK)}"
+    if scheme == "auto":
+        colours = f"\n:root {{ color-scheme: light dark; {light} }}"
+        colours += f"\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"
+    else:
+        colours = f"\n:root {{ color-scheme: {scheme}; {dark if scheme == 'dark' else light} }}"
+    shades = "".join(f".heat td.h{number} {{ background: var(--h{number}); }}\n" for number in range(_SHADES))
+    return colours + _STYLE + shades
+
+
+def _page(query: str, explanations: Sequence[Explanation], style: str) -> Iterator[str]:
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     # Whatever a text might smuggle in: nothing is loaded or run.
     yield "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"

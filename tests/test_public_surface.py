@@ -109,7 +109,7 @@ def test_importing_every_module_needs_no_extra() -> None:
     ).split()
     tops = {name.partition(".")[0] for name in loaded}
     forbidden = {"torch", "onnx", "transformers", "edgecolbert_export", "safetensors", "ir_measures", "ranx", "pytest"}
-    forbidden |= {"huggingface_hub", "pyarrow"}
+    forbidden |= {"huggingface_hub", "pyarrow", "starlette", "uvicorn"}
     assert tops & forbidden == set()
 
 
