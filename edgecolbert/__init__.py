@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edgecolbert.aio import AsyncIndex as AsyncIndex
     from edgecolbert.documents import Document as Document
     from edgecolbert.encoder import Encoder as Encoder
     from edgecolbert.encoder import TokenEncoder as TokenEncoder
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AddReport": "results",
+    "AsyncIndex": "aio",
     "CancelledError": "errors",
     "Document": "documents",
     "EdgeColbertError": "errors",

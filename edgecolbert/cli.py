@@ -30,6 +30,7 @@ COMMANDS = {
     "compact": "give back the space of deleted documents and interrupted runs",
     "tune": "measure the first stage of a database, and choose its settings",
     "reencode": "make a database's vectors again, with the same model or another",
+    "mcp": "let an assistant search a database, as a server of the Model Context Protocol",
     "doctor": "show versions, processor, and whether a model works here",
     "serve": "open a search page in the browser, on this machine only",
     "export": "turn a PyLate checkpoint into a model folder",

@@ -1,0 +1,1 @@
+"""Doors to other programs and frameworks; each needs its own extra."""
