@@ -3,7 +3,7 @@
 #
 #   bash tests/run.sh            the runtime, without torch
 #   bash tests/run.sh --export   and the export pipeline against PyLate, which installs torch
-#   bash tests/run.sh --slow     and the tests that take long, with --export those of the export, too
+#   bash tests/run.sh --slow     and the tests that take long; with --export those of the export, too
 #   bash tests/run.sh --optimum  and optimum's exporter, in an environment of its own with transformers 4.57
 #
 # Environments are made in .venv-test, .venv-export and .venv-optimum, and used again by the next run.

@@ -17,7 +17,8 @@ PACKAGE = Path(edgecolbert.__file__).parent
 MODULES = sorted(
     "edgecolbert." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")
-    if path.name not in ("__init__.py", "__main__.py")
+    # Hooks are PyInstaller's to run, which they import.
+    if path.name not in ("__init__.py", "__main__.py") and "__pyinstaller" not in path.parts
 )
 
 
