@@ -8,8 +8,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from edgecolbert.connection import MEMORY, translated_errors
+from edgecolbert.connection import MEMORY
 from edgecolbert.errors import CancelledError, InputError, StoreFormatError
+from edgecolbert.sqlite_errors import translated_errors
 from edgecolbert.store import Store
 from edgecolbert.unfinished import new_file
 

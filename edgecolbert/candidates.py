@@ -17,7 +17,8 @@ import numpy.typing as npt
 from edgecolbert.cell_lists import CellList, Segment, joined_list, passage_scores
 from edgecolbert.errors import StoreFormatError
 from edgecolbert.largest import largest
-from edgecolbert.store import LISTS_OF_A_SEGMENT, Store, StoredFirstStage
+from edgecolbert.segment_cells import LISTS_OF_A_SEGMENT
+from edgecolbert.store import Store, StoredFirstStage
 
 if TYPE_CHECKING:
     from edgecolbert.cell_lists import CellListEncoding
@@ -239,6 +240,7 @@ def check_complete(store: Store, encoding_id: int, n_codes: int) -> None:
     Raises:
         StoreFormatError: If there are fewer than passages.
     """
+    store.check_stage_tables()
     n_passages = store.count_passages(encoding_id)
     if n_codes < n_passages:
         raise StoreFormatError(

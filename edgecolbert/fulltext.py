@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgecolbert.connection import Connection, error_code
+from edgecolbert.connection import Connection
 from edgecolbert.documents import is_sound_text
 from edgecolbert.errors import StoreFormatError
 from edgecolbert.lexical import columns
+from edgecolbert.sqlite_errors import error_code
 
 # Weights of the columns for BM25. Names are found by their words, too, so they only tell texts with the same words
 # apart: with a weight of 1 the mean nDCG@10 of five collections of prose is .005 lower (docs/hybrid.md).

@@ -22,7 +22,6 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from edgecolbert import limits
 from edgecolbert.codec import QuantizedTokens, stored_bytes
-from edgecolbert.connection import read_plainly
 from edgecolbert.documents import Record, read_record
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.encryption import Key
@@ -34,6 +33,8 @@ from edgecolbert.errors import (
     StoreFormatError,
     StoreMismatchError,
 )
+from edgecolbert.filters.conditions import path_of
+from edgecolbert.open_files import read_plainly
 from edgecolbert.passage_settings import PassageSettings
 from edgecolbert.pinning import (
     Model,
@@ -145,6 +146,7 @@ class _Header(NamedTuple):
     pinned: PinnedEncoding
     documents: int
     first_stage: dict[str, Any] | None
+    indexed_fields: list[tuple[str, ...]]
 
 
 class _Lines:
@@ -249,6 +251,8 @@ class _Loading:
             if found is None:
                 self._pinned = store.add_encoding(self._pinned)
                 self._add_first_stage()
+                for path in self._header.indexed_fields:
+                    store.index_field(path)
                 self._note_progress()
                 return
         loaded, checksum = store.note(_LINES), store.note(_READ_SUM)
@@ -317,7 +321,8 @@ def _write(store: Store, file: IO[bytes], path: str | os.PathLike[str], progress
     pinned = store.encoding()
     if pinned is None:
         raise StoreFormatError(f"{store.path} is pinned to no model: nothing was ever added to it.")
-    total = store.count_documents()
+    # Not counted: an index that is damaged is no reason not to write what the table has. `documents` compares.
+    total = store.register.totals().n_documents
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -331,6 +336,7 @@ def _write(store: Store, file: IO[bytes], path: str | os.PathLike[str], progress
         "settings": pinned.settings,
         "tokens": TokenSettings.pinned(pinned.settings, store.path).to_json(),
         "first_stage": _first_stage_object(store, store.first_stage(pinned.encoding_id)),
+        "indexed_fields": [list(path) for path in store.fields.numbers()],
     }
     file.write(_line(header))
     done = 0
@@ -432,7 +438,18 @@ def _read_header(lines: _Lines) -> _Header:
     TokenSettings.pinned(settings, lines.name)
     PassageSettings.pinned(settings, lines.name)
     pinned_options(pinned, lines.name)
-    return _Header(pinned, documents, first_stage)
+    return _Header(pinned, documents, first_stage, _indexed_fields(data, lines.where))
+
+
+def _indexed_fields(data: dict[str, Any], where: str) -> list[tuple[str, ...]]:
+    # Dumps of earlier versions do not say.
+    listed = data.get("indexed_fields", [])
+    if not isinstance(listed, list) or not all(isinstance(names, list) for names in listed):
+        raise InputError(f"{where}: indexed_fields is {shown(listed)}, expected a list of lists of names.")
+    try:
+        return [path_of(names) for names in listed]
+    except InputError as error:
+        raise InputError(f"{where}: indexed_fields: {error}") from None
 
 
 def _pinned(header: _Header, model: Model, reencode: bool, name: str) -> tuple[TokenEncoder | None, PinnedEncoding]:

@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from edgecolbert import limits
-from edgecolbert.connection import looks_encrypted, read_plainly
 from edgecolbert.errors import StoreError
+from edgecolbert.file_checks import looks_encrypted
+from edgecolbert.open_files import read_plainly
 
 _MAGIC = b"SQLite format 3\x00"
 _TABLE_LEAF, _TABLE_INTERIOR, _INDEX_LEAF, _INDEX_INTERIOR = 13, 5, 10, 2

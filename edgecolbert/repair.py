@@ -12,7 +12,6 @@ from itertools import chain, islice
 from pathlib import Path
 
 from edgecolbert import upkeep
-from edgecolbert.connection import driver_errors, means_damage
 from edgecolbert.documents import is_sound_text
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.encryption import Key, KeySource
@@ -38,6 +37,7 @@ from edgecolbert.pinning import (
 )
 from edgecolbert.results import Problem, RepairReport
 from edgecolbert.salvage import Salvage, SoundDocument
+from edgecolbert.sqlite_errors import driver_errors, means_damage
 from edgecolbert.store import PinnedEncoding, Store
 from edgecolbert.unfinished import check_free, new_file
 from edgecolbert.verification import first_stage_problems, verify_store
@@ -108,6 +108,8 @@ def recover(
             try:
                 with store.change():
                     pinned = store.add_encoding(pinned)
+                    for names in salvage.indexed_fields():
+                        store.index_field(names)
                 old = salvage.encoding()
                 everything = documents if first is None else chain([first], documents)
                 uncertain = _copy(store, pinned, old, salvage, everything, progress)
@@ -196,6 +198,18 @@ def repair_store(
         CancelledError: If `progress` returned False; what was made again stays.
     """
     store.check_writable()
+    # It is what is mended here, or was found to fit.
+    with store.register.not_needed():
+        return _repair_store(store, lock, pinned, load_model, progress)
+
+
+def _repair_store(
+    store: Store,
+    lock: threading.RLock,
+    pinned: PinnedEncoding,
+    load_model: Callable[[], TokenEncoder],
+    progress: Progress | None,
+) -> RepairReport:
     number = pinned.encoding_id
     with lock, store.snapshot():
         try:
@@ -211,11 +225,18 @@ def repair_store(
         wrong_texts = {key for key, _ in wrong}
         lost = sorted({*store.damaged_documents(), *(name for _, names in wrong for name in names)})
         unsound = {*store.unsound_passages(number), *store.damaged_contents(number)}
+        register_problem = next(store.register.problems(), None)
         stage_is_sound = not list(first_stage_problems(store, pinned))
         n_missing = store.count_contents_without_passages(number) + len(store.shown_contents(unsound))
     encoded, notes = 0, []
     # Before anything is dropped: without the model nothing is to change.
     encoder = load_model() if n_missing else None
+    gone = 0
+    if register_problem is not None:
+        # SQLite finds all of its indexes sound, so what can be found is what there is.
+        with lock, store.change():
+            gone = store.register.rewrite()
+        notes.append(f"What is noted of all documents was made again from those that are there: {register_problem}")
     if unsound:
         # One commit: a search finds either the damage, or that these texts have no passages yet.
         with lock, store.change():
@@ -240,6 +261,7 @@ def repair_store(
         documents=n_documents - len(lost),
         encoded=encoded,
         lost=tuple(lost),
+        lost_unnamed=gone,
         without_vectors=without,
         first_stage_rebuilt=rebuilt,
         notes=tuple(notes),

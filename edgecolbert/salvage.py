@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edgecolbert import limits
 from edgecolbert.codec import QuantizedTokens
 from edgecolbert.connection import APPLICATION_ID
 from edgecolbert.content_keys import read_content_key
 from edgecolbert.documents import Record, is_sound_text
-from edgecolbert.errors import StoreFormatError
+from edgecolbert.errors import InputError, StoreFormatError
+from edgecolbert.filters.conditions import path_of
 from edgecolbert.pages import PageFile, Row
 from edgecolbert.passage_settings import PassageSettings
 from edgecolbert.schema import SCHEMA_VERSION
@@ -28,7 +30,8 @@ _DOCUMENT = ((type(None),), (str,), (int,), (str,), (str, type(None)), (int,))
 _CONTENT = ((type(None),), (str,))
 _PASSAGE = ((type(None),), (int,), (int,), (int,), (int,))
 _ENCODING = ((type(None),), (str,), (str,), (str, type(None)), (str,), (int, type(None)), (str,))
-_N_DOCUMENT, _N_CONTENT, _N_PASSAGE, _N_ENCODING = 6, 3, 11, 7
+_FIELD = ((type(None),), (str,), (int,), (int,))
+_N_DOCUMENT, _N_CONTENT, _N_PASSAGE, _N_ENCODING, _N_FIELD = 6, 3, 11, 7, 4
 _HASH_LENGTH = 64
 
 
@@ -57,12 +60,14 @@ class Places:
         contents: Rows by content number.
         passages: Rows by content number, of all encodings.
         encodings: Rows.
+        fields: Rows of the indexed metadata fields.
     """
 
     documents: dict[int, list[Row]] = field(default_factory=dict)
     contents: dict[int, list[Row]] = field(default_factory=dict)
     passages: dict[int, list[Row]] = field(default_factory=dict)
     encodings: list[Row] = field(default_factory=list)
+    fields: list[Row] = field(default_factory=list)
 
 
 class Salvage:
@@ -105,6 +110,21 @@ class Salvage:
             except (ValueError, KeyError, AttributeError, TypeError, StoreFormatError):
                 continue
         return None
+
+    def indexed_fields(self) -> list[tuple[str, ...]]:
+        """The metadata fields that were indexed, as far as that can be read, in the order of their numbers."""
+        found: dict[tuple[str, ...], None] = {}
+        for row in sorted(self._places.fields, key=lambda row: row.rowid):
+            values = self._pages.values(row)
+            if values is None or not _fits(values, _FIELD):
+                continue
+            try:
+                names = read_json(values[1])
+                if isinstance(names, list):
+                    found[path_of(names)] = None
+            except (ValueError, InputError):
+                continue
+        return list(found)[: limits.INDEXED_FIELDS]
 
     def documents(self) -> Iterator[SoundDocument]:
         """Every document that can be kept, in the order in which they were first added.
@@ -261,6 +281,8 @@ class Salvage:
                     places.passages.setdefault(values[1], []).append(row)
             elif row.n_columns == _N_ENCODING:
                 places.encodings.append(row)
+            elif row.n_columns == _N_FIELD:
+                places.fields.append(row)
 
     def _put(self, row: Row, shape: tuple[Any, ...], places: dict[int, list[Row]], number: int) -> None:
         values = self._pages.values(row, len(shape))

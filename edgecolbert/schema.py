@@ -6,8 +6,9 @@ import re
 import sqlite3
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from edgecolbert import document_register, segment_cells
 from edgecolbert.connection import APPLICATION_ID, Connection, reading, writing
 from edgecolbert.errors import StoreFormatError, StoreReadOnlyError
 from edgecolbert.fulltext import fill
@@ -15,7 +16,7 @@ from edgecolbert.fulltext import fill
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _VERSION_1 = """
 CREATE TABLE state (
@@ -176,9 +177,18 @@ CREATE VIRTUAL TABLE lexical USING fts5(
 # Version 3: indexed metadata fields and full text. Nothing that was there changes.
 _VERSION_3 = FIELD_INDEX + FULL_TEXT
 
+# Version 4: which cells have a list in a segment, and in `state` what the documents add up to, so that what cannot be
+# found is not taken for what is not there. `_run_script` makes both of what there is.
+_VERSION_4 = """
+CREATE TABLE segment_cells (
+    segment_id INTEGER PRIMARY KEY,
+    checksum INTEGER NOT NULL,
+    cells BLOB NOT NULL
+);
+"""
 
 # Every change of the schema, oldest first. What a database may hold follows from them.
-_SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3)
+_SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 
 # The tables in which FTS5 keeps a contentless table.
 _SHADOWS = {
@@ -332,6 +342,13 @@ def _run_script(db: Database, script: str) -> None:
         db.execute(statement)
     if script is _VERSION_3:
         fill(db.conn)
+    if script is _VERSION_4:
+
+        def run(sql: str, *parameters: Any) -> sqlite3.Cursor:
+            return db.execute(sql, parameters)
+
+        document_register.fill(run)
+        segment_cells.fill(run)
 
 
 def _statements(script: str) -> list[str]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgecolbert import limits
-from edgecolbert.connection import read_plainly
 from edgecolbert.descriptions import described, plain
 from edgecolbert.documents import read_record
 from edgecolbert.errors import InputError
+from edgecolbert.open_files import read_plainly
 from edgecolbert.untrusted import read_json, shown
 
 Record = dict[str, Any]

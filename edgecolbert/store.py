@@ -15,7 +15,7 @@ import sqlite3
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edgecolbert import segment_cells
 from edgecolbert.codec import QuantizedTokens, stored_bytes
-from edgecolbert.connection import MEMORY, open_connection, open_copy, reading, translated_errors, writing
+from edgecolbert.connection import MEMORY, open_connection, open_copy, reading, writing
 from edgecolbert.content_keys import read_content_key
+from edgecolbert.document_register import Member, Register, Totals
 from edgecolbert.documents import Document, Record, is_sound_text
 from edgecolbert.encryption import Key
 from edgecolbert.errors import EdgeColbertError, StoreError, StoreFormatError, StoreReadOnlyError
@@ -37,6 +39,8 @@ from edgecolbert.filters.sql import rows_of_field
 from edgecolbert.filters.values import ANY, ELEMENT, INSTANT, entries_of, is_entry
 from edgecolbert.fulltext import FullText
 from edgecolbert.schema import prepare_schema
+from edgecolbert.segment_cells import LISTS_OF_A_SEGMENT
+from edgecolbert.sqlite_errors import translated_errors
 from edgecolbert.token_settings import TokenSettings
 from edgecolbert.untrusted import read_json, shown
 
@@ -51,8 +55,8 @@ _FOREIGN_KEYS = "PRAGMA foreign_key_check"
 _PASSAGE_COLUMNS = (
     "passage_id, content_id, encoding_id, ordinal, n_passages, span_start, span_end, n_tokens, scale, checksum, tokens"
 )
-# Room for the lists of one segment in the numbers of lists; a cell's number has two bytes.
-LISTS_OF_A_SEGMENT = 65_536
+# What SQLite is asked about before a first stage is relied on; small tables, beside the lists.
+_STAGE_TABLES = ("first_stages", "segments", "segment_cells", "codes")
 
 IntArray = npt.NDArray[np.int64]
 
@@ -177,6 +181,9 @@ class Store:
             self._connection.close()
             raise
         self.fields = FieldIndex(self._run, self._connection.executemany, self.path)
+        self.register = Register(self._run, self.path)
+        self._stage_checked = False
+        self._segment_cells: dict[int, segment_cells.BoolArray] = {}
         self._with_nul: tuple[int, list[int]] = (-1, [])
         self.full_text = FullText(self._connection, self.path)
 
@@ -220,9 +227,14 @@ class Store:
     def change(self) -> Iterator[None]:
         """Everything written inside is committed as a whole, or not at all."""
         self.check_writable()
-        with translated_errors(self.path), writing(self._connection):
-            yield
-            self._run("UPDATE state SET value = value + 1 WHERE key = 'generation'")
+        try:
+            with translated_errors(self.path), writing(self._connection):
+                yield
+                self._run("UPDATE state SET value = value + 1 WHERE key = 'generation'")
+        except BaseException:
+            # Numbers of segments that were rolled back are given again.
+            self._segment_cells.clear()
+            raise
 
     @property
     def generation(self) -> int:
@@ -374,7 +386,8 @@ class Store:
 
     def first_stage_number(self, encoding_id: int, state: str = "serving") -> int | None:
         """The number of that first stage alone, which says whether one read earlier is still it."""
-        sql = "SELECT first_stage_id FROM first_stages WHERE encoding_id = ? AND state = ?"
+        # Of two rows at most. By an index that lost its entry every passage would be scored, and nobody would know.
+        sql = "SELECT first_stage_id FROM first_stages NOT INDEXED WHERE encoding_id = ? AND state = ?"
         row = self._run(sql, encoding_id, state).fetchone()
         return None if row is None else int(row[0])
 
@@ -512,6 +525,32 @@ class Store:
                 raise self._damaged_first_stage(f"segment {segment.segment_id}")
         return found
 
+    def check_stage_tables(self, *, again: bool = False) -> None:
+        """Refuse a first stage of which something cannot be found, so that passages would be missed; looked at once.
+
+        Args:
+            again: Look even if it was looked at before.
+
+        Raises:
+            StoreFormatError: If SQLite finds an index that does not fit its table, or a segment is missing.
+        """
+        if self._stage_checked and not again:
+            return
+        for table in _STAGE_TABLES:
+            message = str(self._one(f"PRAGMA integrity_check({table})")[0])
+            if message != "ok":
+                raise self._damaged_first_stage(f"the table {table} ({message})")
+        for segment_id in self._segments_astray():
+            raise self._damaged_first_stage(f"segment {segment_id}, which is missing or lacks its cells,")
+        self._stage_checked = True
+
+    def _segments_astray(self) -> list[int]:
+        """Segments that are in one of the two tables alone."""
+        numbers, noted = (
+            {row[0] for row in self._run(f"SELECT segment_id FROM {table}")} for table in ("segments", "segment_cells")
+        )
+        return sorted(numbers ^ noted)
+
     def segment_members(self, segment_id: int) -> tuple[IntArray, IntArray]:
         """Passage and content numbers of a segment's passages, int64 each, in the order in which its lists count them.
 
@@ -554,10 +593,19 @@ class Store:
             "INSERT INTO segments (first_stage_id, level, n_passages, checksum, members) VALUES (?, ?, ?, ?, ?)",
             *(first_stage_id, level, len(passages), _crc(blob), blob),
         )
-        base = int(cursor.lastrowid or 0) * LISTS_OF_A_SEGMENT
-        self._connection.executemany(
-            "INSERT INTO cell_lists (list_id, checksum, entries) VALUES (?, ?, ?)",
-            ((base + cell, _list_crc(base + cell, entries), entries) for cell, entries in lists),
+        segment_id = int(cursor.lastrowid or 0)
+        base, cells = segment_id * LISTS_OF_A_SEGMENT, []
+
+        def rows() -> Iterator[tuple[int, int, bytes]]:
+            for cell, entries in lists:
+                cells.append(cell)
+                yield base + cell, _list_crc(base + cell, entries), entries
+
+        self._connection.executemany("INSERT INTO cell_lists (list_id, checksum, entries) VALUES (?, ?, ?)", rows())
+        packed = segment_cells.pack(cells)
+        self._run(
+            "INSERT INTO segment_cells (segment_id, checksum, cells) VALUES (?, ?, ?)",
+            *(segment_id, segment_cells.checksum(segment_id, packed), packed),
         )
 
     def drop_segments(self, segment_ids: Iterable[int]) -> None:
@@ -565,7 +613,9 @@ class Store:
         for segment_id in segment_ids:
             first = segment_id * LISTS_OF_A_SEGMENT
             self._run("DELETE FROM cell_lists WHERE list_id >= ? AND list_id < ?", first, first + LISTS_OF_A_SEGMENT)
-            self._run("DELETE FROM segments WHERE segment_id = ?", segment_id)
+            for table in ("segment_cells", "segments"):
+                self._run(f"DELETE FROM {table} WHERE segment_id = ?", segment_id)
+            self._segment_cells.pop(segment_id, None)
 
     def lists_without_segment(self) -> list[int]:
         """The numbers of lists that belong to no segment."""
@@ -573,8 +623,9 @@ class Store:
         return [row[0] for row in self._run(sql, LISTS_OF_A_SEGMENT)]
 
     def drop_lists(self, list_ids: Sequence[int]) -> None:
-        """Delete lists by their numbers."""
+        """Delete lists by their numbers, and what is noted of segments that are gone."""
         self._run("DELETE FROM cell_lists WHERE list_id IN (SELECT value FROM json_each(?))", json.dumps(list_ids))
+        self._run("DELETE FROM segment_cells WHERE segment_id NOT IN (SELECT segment_id FROM segments)")
 
     def cell_lists(self, list_ids: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         """Number and entries of those of the given lists that there are.
@@ -586,26 +637,58 @@ class Store:
             The lists, checked, in the order of their numbers.
 
         Raises:
-            StoreFormatError: If one is damaged.
+            StoreFormatError: If one is damaged or missing.
         """
-        for list_id, checksum, entries in self._run(
-            "SELECT list_id, checksum, entries FROM cell_lists WHERE list_id IN (SELECT value FROM json_each(?)) "
-            "ORDER BY list_id",
-            json.dumps(list_ids),
-        ):
-            if not isinstance(entries, bytes) or _list_crc(list_id, entries) != checksum:
-                raise self._damaged_first_stage(f"list {list_id}")
+        numbers = np.array(list_ids, dtype=np.int64)
+        segment_ids, cells = np.divmod(numbers, LISTS_OF_A_SEGMENT)
+        there = np.zeros(len(numbers), dtype=np.bool_)
+        for segment_id in np.unique(segment_ids).tolist():
+            rows = segment_ids == segment_id
+            there[rows] = self._cells_of(segment_id)[cells[rows]]
+        wanted = sorted(numbers[there].tolist())
+        yield from self._checked_lists(
+            wanted,
+            self._run(
+                "SELECT list_id, checksum, entries FROM cell_lists WHERE list_id IN (SELECT value FROM json_each(?)) "
+                "ORDER BY list_id",
+                json.dumps(wanted),
+            ),
+        )
+
+    def _checked_lists(
+        self, wanted: Sequence[int], rows: Iterable[tuple[int, int, Any]]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Number and entries of each list, which have to be those that are wanted, in order."""
+        missing = iter(wanted)
+        for list_id, checksum, entries in rows:
+            expected = next(missing, None)
+            if list_id != expected or not isinstance(entries, bytes) or _list_crc(list_id, entries) != checksum:
+                raise self._damaged_first_stage(f"list {expected or list_id}")
             yield list_id, entries
+        for list_id in missing:
+            raise self._damaged_first_stage(f"list {list_id}")
+
+    def _cells_of(self, segment_id: int) -> segment_cells.BoolArray:
+        """Whether each cell has a list in a segment; a segment never changes."""
+        known = self._segment_cells.get(segment_id)
+        if known is None:
+            sql = "SELECT checksum, cells FROM segment_cells WHERE segment_id = ?"
+            checksum, content = self._run(sql, segment_id).fetchone() or (None, None)
+            sound = isinstance(content, bytes) and 0 < len(content) <= LISTS_OF_A_SEGMENT // 8
+            if not isinstance(content, bytes) or not sound or segment_cells.checksum(segment_id, content) != checksum:
+                raise self._damaged_first_stage(f"which cells segment {segment_id} has")
+            known = self._segment_cells[segment_id] = segment_cells.unpack(content)
+        return known
 
     def segment_lists(self, segment_id: int) -> Iterator[tuple[int, bytes]]:
         """Cell and entries of all lists of a segment, checked, in the order of the cells."""
         first = segment_id * LISTS_OF_A_SEGMENT
-        for list_id, checksum, entries in self._run(
+        wanted = (np.flatnonzero(self._cells_of(segment_id)) + first).tolist()
+        rows = self._run(
             "SELECT list_id, checksum, entries FROM cell_lists WHERE list_id >= ? AND list_id < ? ORDER BY list_id",
             *(first, first + LISTS_OF_A_SEGMENT),
-        ):
-            if not isinstance(entries, bytes) or _list_crc(list_id, entries) != checksum:
-                raise self._damaged_first_stage(f"list {list_id}")
+        )
+        for list_id, entries in self._checked_lists(wanted, rows):
             yield list_id - first, entries
 
     def _damaged_first_stage(self, what: str) -> StoreFormatError:
@@ -625,11 +708,21 @@ class Store:
 
     def shown_contents(self, content_ids: Iterable[int]) -> set[int]:
         """Those of the given texts that documents point to."""
+        self.register.check_texts()
+        wanted = [int(number) for number in content_ids]
         rows = self._run(
-            "SELECT content_id FROM documents WHERE content_id IN (SELECT value FROM json_each(?))",
-            json.dumps([int(number) for number in content_ids]),
+            "SELECT content_id FROM documents WHERE content_id IN (SELECT value FROM json_each(?))", json.dumps(wanted)
         )
-        return {row[0] for row in rows}
+        found = {row[0] for row in rows}
+        self._check_absent(wanted, found)
+        return found
+
+    def _check_absent(self, content_ids: Iterable[int], found: Container[int]) -> None:
+        """What no document points to was deleted, too, or is not shown yet; or an index is out of order."""
+        absent = [number for number in content_ids if number not in found]
+        sql = "SELECT EXISTS (SELECT 1 FROM contents WHERE content_id IN (SELECT value FROM json_each(?)))"
+        if absent and self._one(sql, json.dumps(absent))[0]:
+            self.register.check_order()
 
     # Contents and passages
 
@@ -731,7 +824,8 @@ class Store:
 
     def _damaged_vectors(self, content_id: int, what: str) -> StoreFormatError:
         self._check_number(content_id)
-        ids = ", ".join(repr(name) for name in self.ids_of_contents([content_id]).get(content_id, []))
+        with self.register.not_needed():
+            ids = ", ".join(repr(name) for name in self.ids_of_contents([content_id]).get(content_id, []))
         return StoreFormatError(
             f"{self.path}: the stored token embeddings of {ids} are damaged ({what}). Its text is unharmed: run "
             "`edgecolbert repair --db FILE` to make the vectors again."
@@ -739,6 +833,7 @@ class Store:
 
     def shown_content_ids(self) -> list[int]:
         """The numbers of all texts that documents point to, in order."""
+        self.register.check_texts()
         found = [row[0] for row in self._run("SELECT DISTINCT content_id FROM documents ORDER BY content_id")]
         for number in found:
             self._check_number(number)
@@ -867,13 +962,24 @@ class Store:
         """
         replaced: list[int] = []
         metadata: dict[int, str] = {}
-        outcomes = [self._put_document(record, source, replaced, metadata) for record in records]
+        gone: list[Member] = []
+        come: list[Member] = []
+        outcomes = [self._put_document(record, source, replaced, metadata, gone, come) for record in records]
+        self.register.change(gone, come)
         self.fields.put(metadata.items())
         # Only now: a text that one document gave up may be another's in the same call.
         self._drop_unused(replaced)
         return outcomes
 
-    def _put_document(self, record: Record, source: str | None, replaced: list[int], metadata: dict[int, str]) -> str:
+    def _put_document(
+        self,
+        record: Record,
+        source: str | None,
+        replaced: list[int],
+        metadata: dict[int, str],
+        gone: list[Member],
+        come: list[Member],
+    ) -> str:
         (content_id,) = self._one("SELECT content_id FROM contents WHERE hash = ?", record.hash)
         checksum = document_crc(record.id, record.hash, record.metadata, source)
         old = self._run(
@@ -885,6 +991,7 @@ class Store:
                 *(record.id, content_id, record.metadata, source, checksum),
             )
             metadata[int(new.lastrowid or 0)] = record.metadata
+            come.append((int(new.lastrowid or 0), record.id, content_id))
             return "added"
         if old[1:] == (content_id, record.metadata, source):
             return "unchanged"
@@ -893,6 +1000,8 @@ class Store:
             *(content_id, record.metadata, source, checksum, old[0]),
         )
         replaced.append(old[1])
+        gone.append((old[0], record.id, old[1]))
+        come.append((old[0], record.id, content_id))
         if old[2] != record.metadata:
             metadata[old[0]] = record.metadata
         return "updated" if old[1:3] != (content_id, record.metadata) else "unchanged"
@@ -900,10 +1009,13 @@ class Store:
     def delete_documents(self, ids: Iterable[str]) -> int:
         """Delete documents, and the contents that no other document shares; give how many there were."""
         # Not json_each as elsewhere: older versions of SQLite cut its strings at a NUL, which would name another id.
-        rows = [
-            self._run("SELECT document_id, content_id FROM documents WHERE id = ?", name).fetchone() for name in ids
-        ]
-        found = dict(row for row in rows if row is not None)
+        sql = "SELECT document_id, id, content_id FROM documents WHERE id = ?"
+        rows: list[Member | None] = [self._run(sql, name).fetchone() for name in ids]
+        if None in rows:
+            self.register.check_index_of_ids()
+        gone = {row for row in rows if row is not None}
+        self.register.change(gone, ())
+        found = {number: content_id for number, _, content_id in gone}
         wanted = json.dumps(list(found))
         self.fields.remove(found)
         self._run("DELETE FROM documents WHERE document_id IN (SELECT value FROM json_each(?))", wanted)
@@ -945,6 +1057,7 @@ class Store:
             identifier,
         ).fetchone()
         if row is None:
+            self.register.check_index_of_ids()
             return None
         return self._checked_document(identifier, *row)
 
@@ -969,11 +1082,12 @@ class Store:
             Document, source or None, content number.
 
         Raises:
-            StoreFormatError: If one is damaged.
+            StoreFormatError: If one is damaged or missing.
         """
-        for identifier, content_id, *row in self._run(
-            "SELECT id, content_id, hash, CAST(text AS BLOB), CAST(metadata AS BLOB), source, checksum FROM documents "
-            "LEFT JOIN contents USING (content_id) ORDER BY document_id"
+        read = Totals(0, 0, 0)
+        for number, identifier, content_id, *row in self._run(
+            "SELECT document_id, id, content_id, hash, CAST(text AS BLOB), CAST(metadata AS BLOB), source, checksum "
+            "FROM documents LEFT JOIN contents USING (content_id) ORDER BY document_id"
         ):
             if row[0] is None:
                 raise StoreFormatError(
@@ -982,10 +1096,15 @@ class Store:
                 )
             digest, text, metadata, source, checksum = row
             yield self._checked_document(identifier, digest, text, metadata, source, checksum), source, content_id
+            read = read.changed([(number, identifier, content_id)], 1)
+        self.register.check_all_read(read)
 
     def ids(self, conditions: Mapping[str, Any] | Filter | None = None) -> list[str]:
         """Every document id, or those that a filter selects, in the order the documents were first added."""
-        sql, parameters = ("1", []) if conditions is None else self._selection(conditions)
+        if conditions is None:
+            self.register.check_ids()
+            return [row[0] for row in self._run("SELECT id FROM documents NOT INDEXED ORDER BY document_id")]
+        sql, parameters = self._selection(conditions)
         return [row[0] for row in self._run(f"SELECT id FROM documents WHERE {sql} ORDER BY document_id", *parameters)]
 
     def ids_of_source(self, source: str) -> list[str]:
@@ -1001,7 +1120,9 @@ class Store:
 
     def count_documents(self, conditions: Mapping[str, Any] | Filter | None = None) -> int:
         """How many documents there are, or how many a filter selects."""
-        sql, parameters = ("1", []) if conditions is None else self._selection(conditions)
+        if conditions is None:
+            return self.register.count()
+        sql, parameters = self._selection(conditions)
         return int(self._one(f"SELECT count(*) FROM documents WHERE {sql}", *parameters)[0])
 
     def check_documents(self) -> None:
@@ -1034,6 +1155,7 @@ class Store:
 
     def _selection(self, conditions: Mapping[str, Any] | Filter, without: Iterable[str] = ()) -> tuple[str, list[Any]]:
         """What is true for the rows of `documents` that a filter selects, and its parameters."""
+        self.register.check_rows()
         wanted = read_filter(conditions)
         sql, parameters, whole = filter_sql(wanted, self.fields.numbers())
         listed = "documents.document_id {} (SELECT value FROM json_each(?))"
@@ -1166,16 +1288,18 @@ class Store:
     def content_number(self, identifier: str) -> int | None:
         """The number of a document's text, or None where there is no such document."""
         row = self._run("SELECT content_id FROM documents WHERE id = ?", identifier).fetchone()
+        if row is None:
+            self.register.check_index_of_ids()
         return None if row is None else int(row[0])
 
     def ids_of_contents(self, content_ids: Iterable[int]) -> dict[int, list[str]]:
         """The ids of the documents that share each of some contents; contents without documents are left out."""
-        return self._grouped(
-            self._run(
-                "SELECT content_id, id FROM documents WHERE content_id IN (SELECT value FROM json_each(?))",
-                json.dumps([int(content_id) for content_id in content_ids]),
-            )
-        )
+        self.register.check_texts()
+        wanted = [int(content_id) for content_id in content_ids]
+        sql = "SELECT content_id, id FROM documents WHERE content_id IN (SELECT value FROM json_each(?))"
+        found = self._grouped(self._run(sql, json.dumps(wanted)))
+        self._check_absent(wanted, found)
+        return found
 
     def contents_of_ids(self, ids: Sequence[str]) -> dict[str, int]:
         """The content numbers of some documents, by id."""
@@ -1202,7 +1326,7 @@ class Store:
         Returns:
             A message for each problem.
         """
-        tables = ("state", "encodings", "first_stages", "contents", "documents", "codes", "segments")
+        tables = ("state", "encodings", "contents", "documents", *_STAGE_TABLES)
         found = [row[0] for table in tables for row in self._run(f"PRAGMA quick_check({table})")]
         broken = [row for table in ("documents", "codes") for row in self._run(f"PRAGMA foreign_key_check({table})")]
         messages = [f"a row of {row[0]} points to a row of {row[2]} that is missing" for row in broken]

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgecolbert.connection import read_plainly
 from edgecolbert.errors import StoreError, StoreNotFoundError, StoreWarning
+from edgecolbert.open_files import read_plainly
 
 _MARK = ".unfinished-"
 # What SQLite puts beside a database while it is open.

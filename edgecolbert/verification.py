@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from edgecolbert.cell_lists import CellList
-from edgecolbert.connection import MEMORY, driver_errors, means_damage
+from edgecolbert.connection import MEMORY
 from edgecolbert.documents import is_sound_text
 from edgecolbert.errors import StoreError, StoreFormatError
 from edgecolbert.results import Problem, VerifyReport
+from edgecolbert.sqlite_errors import driver_errors, means_damage
 from edgecolbert.store import PinnedEncoding, Store
 
 _Check = Callable[[Store, PinnedEncoding], Iterator[Problem]]
@@ -32,7 +33,7 @@ def verify_store(store: Store, *, full: bool = True) -> VerifyReport:
     Returns:
         What was checked and what is wrong.
     """
-    with store.snapshot():
+    with store.register.not_needed(), store.snapshot():
         problems = list(_all_problems(store) if full else _quick_problems(store))
         counts: Counter[str] = Counter()
         # What cannot be counted has been named by the checks before in most cases.
@@ -51,6 +52,7 @@ def _all_problems(store: Store) -> Iterator[Problem]:
 
 def _quick_problems(store: Store) -> Iterator[Problem]:
     yield from _guarded(store, lambda: _structure_problems(store, store.quick_messages()))
+    yield from _guarded(store, lambda: map(Problem, store.register.problems()))
     yield from _guarded(store, lambda: _encoding_problems(store, (_missing_problems, _places_problems)))
 
 
@@ -113,6 +115,7 @@ def _text_problems(store: Store) -> Iterator[Problem]:
     damaged = tuple(store.damaged_documents())
     if damaged:
         yield Problem("The records of documents (id, metadata, or which text is theirs) are damaged.", damaged)
+    yield from map(Problem, store.register.problems())
     yield from map(Problem, store.fields.problems())
     if not damaged:
         yield from map(Problem, store.fields.differences(store.metadata()))
@@ -126,19 +129,26 @@ def _lexical_problems(store: Store) -> Iterator[Problem]:
         )
 
 
+def _without_passages(store: Store, encoding: PinnedEncoding) -> set[str]:
+    """The hashes of the texts that documents point to and that have no passages."""
+    return {digest for digest, _ in store.contents_without_passages(encoding.encoding_id, limit=-1)}
+
+
 def _missing_problems(store: Store, encoding: PinnedEncoding) -> Iterator[Problem]:
-    missing = store.contents_without_passages(encoding.encoding_id, limit=-1)
-    if missing:
-        names = tuple(store.ids_of_hashes(digest for digest, _ in missing))
-        yield Problem("Documents have no passages, so no search finds them.", names)
+    yield from _missing(store, _without_passages(store, encoding))
+
+
+def _missing(store: Store, without: set[str]) -> Iterator[Problem]:
+    if without:
+        yield Problem("Documents have no passages, so no search finds them.", tuple(store.ids_of_hashes(without)))
 
 
 def _vector_problems(store: Store, encoding: PinnedEncoding) -> Iterator[Problem]:
-    yield from _missing_problems(store, encoding)
-    without = {digest for digest, _ in store.contents_without_passages(encoding.encoding_id, limit=-1)}
+    without = _without_passages(store, encoding)
+    yield from _missing(store, without)
     for content_id in store.damaged_contents(encoding.encoding_id):
-        names = tuple(store.ids_of_contents([content_id]).get(content_id, []))
         if not without.intersection(store.hashes_of_contents([content_id])):
+            names = tuple(store.ids_of_contents([content_id]).get(content_id, []))
             yield Problem("Stored token embeddings are damaged or missing; the text is unharmed.", names)
 
 
@@ -157,6 +167,11 @@ def first_stage_problems(store: Store, encoding: PinnedEncoding, *, lists: bool 
     Yields:
         What is wrong. Documents are named where it is only theirs.
     """
+    try:
+        store.check_stage_tables(again=True)
+    except StoreError as error:
+        # Which passages are missed is for the rest to say.
+        yield Problem(str(error))
     try:
         found = store.first_stage(encoding.encoding_id)
         if found is None:

@@ -1,11 +1,12 @@
 """Damaged files: some two hundred of them, each opened, searched and verified in a process of its own.
 
 Each case changes a sound file in one way, and is opened both to read only and to write. Every question has its answer
-from the sound file; a damaged one must give the same answer or an error of edgecolbert's own. There are two exceptions:
+from the sound file; a damaged one must give the same answer or an error of edgecolbert's own. There is one exception:
+SQLite stops reading a damaged log where it is damaged, so that the file is in the state of an earlier commit.
 
-- SQLite stops reading a damaged log where it is damaged, so that the file is in the state of an earlier commit.
-- SQLite's pages have no checksums. Damage in how rows are found, not in the rows, can hide some of them from a search
-  ("wrong until verify"). These are counted, and `verify` must find every one of them.
+A wrong answer that `verify` would have found is counted by itself ("wrong until verify"), and is as much a failure.
+Searches by words are counted apart: FTS5's blocks have no checksums, and damage that FTS5 does not notice may change
+what is found ("words until verify"), which `verify` has to find.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 _PAGE = 4_096
 _UNTIL_VERIFY = "wrong until verify"
+_WORDS_UNTIL_VERIFY = "words until verify"
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         counts["cases"] += 1
         counts.update(row["outcomes"])
     names = ["cases", "error", "found by verify", "unharmed", "earlier commit", _UNTIL_VERIFY]
-    names += ("untyped", "silent", "signal", "smaller", "repaired", "repair wrong")
+    names += (_WORDS_UNTIL_VERIFY, "untyped", "silent", "signal", "smaller", "repaired", "repair wrong")
     table = {family: {name: counts[name] for name in names} for family, counts in totals.items()}
     table["all"] = {name: sum(counts[name] for counts in totals.values()) for name in names}
-    wrong = ("untyped", "silent", "signal", "smaller", "repair wrong")
+    wrong = ("untyped", "silent", _UNTIL_VERIFY, "signal", "smaller", "repair wrong")
     passed = all(table["all"][name] == 0 for name in wrong) and table["all"]["error"] > 0
     return {"passed": passed, "totals": table, "rows": rows}
 
@@ -129,6 +131,7 @@ def _make(path: Path) -> None:
     with Index.open(path, model=_encoder()) as index:
         index.add_from("shelf", _records(0, 100))
         index.tune(["common word3"], compare=False, rebuild=True)
+        index.index_field("note")
         # Leaves free pages, deleted passages in segments, and codes that no segment holds.
         index.delete([f"d{n:03}" for n in range(60, 100)])
         index.add(_records(60, 67))
@@ -138,6 +141,7 @@ def _make_with_log(path: Path) -> None:
     whole = path.with_name("whole.db")
     with Index.open(whole, model=_encoder()) as index:
         index.add(_records(0, 40))
+        index.index_field("note")
     with Index.open(whole, model=_encoder()) as index:
         index.add(_records(40, 60))
         index.delete(["d003", "d004"])
@@ -204,6 +208,9 @@ def _ask(path: Path, *, read_only: bool) -> dict[str, Any]:
         for query in _QUERIES:
             for name, options in _OPTIONS.items():
                 ask(f"{name}: {query}", lambda query=query, options=options: _hits(index, query, options))
+            ask(f"words: {query}", lambda query=query: _hits(index, query, {"mode": "lexical"}))
+        ask("indexed", lambda: index.ids(filter={"note": {"gte": "note 3", "lt": "note 5"}}))
+        ask("absent", lambda: index.get("nobody"))
         ask("verify", lambda: [problem.message[:200] for problem in index.verify().problems])
     return answers
 
@@ -227,7 +234,6 @@ def _digest(text: str) -> str:
 def _case(case: Case, folder: Path, allowed: list[dict[str, Any]]) -> dict[str, Any]:
     outcomes: Counter[str] = Counter()
     findings: list[dict[str, Any]] = []
-    known: list[dict[str, Any]] = []
     for read_only in (True, False):
         path = _copy(folder / ("log" if case.log else "sound"), folder / "run")
         must(in_child(lambda path=path: case.damage(path)))
@@ -238,9 +244,7 @@ def _case(case: Case, folder: Path, allowed: list[dict[str, Any]]) -> dict[str, 
         if before is not None and (after is None or after < before):
             outcome, detail = "smaller", f"{before} bytes before, {after} after; {outcome}"
         outcomes[outcome] += 1
-        if outcome == _UNTIL_VERIFY:
-            known.append({"read_only": read_only, "detail": detail})
-        if outcome in ("untyped", "silent", "signal", "smaller"):
+        if outcome in ("untyped", "silent", _UNTIL_VERIFY, "signal", "smaller"):
             findings.append({"read_only": read_only, "outcome": outcome, "detail": detail})
     repaired = _repaired(case, folder, allowed)
     if repaired is not None:
@@ -253,7 +257,6 @@ def _case(case: Case, folder: Path, allowed: list[dict[str, Any]]) -> dict[str, 
         "family": case.family,
         "outcomes": dict(outcomes),
         "findings": findings,
-        _UNTIL_VERIFY: known,
     }
 
 
@@ -275,19 +278,27 @@ def _outcome(ended: Ended, allowed: list[dict[str, Any]]) -> tuple[str, str]:
         name = next(iter(untyped))
         return "untyped", f"{name} (and {len(untyped) - 1} more): {untyped[name]}"
     given = {name: answer for name, answer in answers.items() if "is" in answer and name != "verify"}
-    fitting = [n for n, right in enumerate(allowed) if all(right[name] == answer for name, answer in given.items())]
     problems = answers.get("verify", {}).get("is")
+    # An error of verify's is a finding, too.
+    noticed = bool(problems or problems is None)
+    words = {name: given.pop(name) for name in list(given) if name.startswith("words")}
+    fitting = _fitting(given, allowed)
     if not fitting:
         wrong = {name: answer["is"] for name, answer in given.items() if allowed[0][name] != answer}
         name = next(iter(wrong))
         detail = f"{len(wrong)} answers differ, first {name}: {str(wrong[name])[:300]}"
-        # An error of verify's is a finding, too.
-        return (_UNTIL_VERIFY if problems or problems is None else "silent"), detail
+        return (_UNTIL_VERIFY if noticed else "silent"), detail
+    fitting = _fitting(given | words, allowed)
+    if not fitting:
+        return (_WORDS_UNTIL_VERIFY if noticed else "silent"), "searches by words differ"
     if any("error" in answer for answer in answers.values()):
         return "error", ""
-    if problems:
-        return "found by verify", ""
-    return ("earlier commit" if fitting[0] else "unharmed"), ""
+    return ("found by verify" if problems else "earlier commit" if fitting[0] else "unharmed"), ""
+
+
+def _fitting(given: dict[str, Any], allowed: list[dict[str, Any]]) -> list[int]:
+    """Which of the answers that are right are those that were given."""
+    return [n for n, right in enumerate(allowed) if all(right[name] == answer for name, answer in given.items())]
 
 
 def _repaired(case: Case, folder: Path, allowed: list[dict[str, Any]]) -> tuple[str, str] | None:

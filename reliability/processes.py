@@ -66,6 +66,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     rows.append({"target": "afterwards", "counts": {}, "findings": [final] if final.get("wrong") else []})
     working = {"writers": "changes", "readers": "snapshots", "threads": "snapshots", "forks": "forks"}
     passed = not any(row["findings"] for row in rows) and all(totals[kind][what] > 0 for kind, what in working.items())
+    passed = passed and all(totals[kind]["hits"] > totals[kind]["snapshots"] for kind in ("readers", "threads"))
     table = {kind: dict(counts) for kind, counts in totals.items()}
     return {"passed": passed, "seconds_each": seconds, "totals": table | {"afterwards": final}, "rows": rows}
 
@@ -97,10 +98,13 @@ class _Rule:
 
     def __init__(self) -> None:
         self.violations: list[str] = []
+        # A search that finds nothing keeps every rule.
+        self.n_hits = 0
         self._versions: dict[tuple[int, int], int] = {}
 
     def look(self, hits: list[Any], *, whole: bool) -> None:
         """Check the hits of one search: pairs whole, with one version, and no older one than before."""
+        self.n_hits += len(hits)
         writers = {hit.metadata["pair"]: hit.metadata["writer"] for hit in hits}
         sides: dict[int, dict[str, int]] = {}
         for hit in hits:
@@ -186,7 +190,7 @@ def _read(path: Path, random: Random, seconds: float) -> dict[str, Any]:
                 counts["snapshots"] += 1
                 if time.monotonic() > until:
                     break
-    return {"counts": dict(counts), "violations": rule.violations}
+    return {"counts": dict(counts) | {"hits": rule.n_hits}, "violations": rule.violations}
 
 
 def _threads(path: Path, random: Random, seconds: float) -> dict[str, Any]:
@@ -214,6 +218,7 @@ def _threads(path: Path, random: Random, seconds: float) -> dict[str, Any]:
         finally:
             for thread in threads:
                 thread.join()
+    counts["hits"] = sum(rule.n_hits for rule in rules)
     return {"counts": dict(counts), "violations": failures + [how for rule in rules for how in rule.violations]}
 
 
@@ -278,5 +283,10 @@ def _final(path: Path) -> dict[str, Any]:
         rule.look(index.search("common", k=3 * _PAIRS, exact=True), whole=True)
         n = len(index)
     left = sorted(file.name for file in path.parent.iterdir())
-    wrong = problems + rule.violations + ([] if left == [NAME] else [f"files left: {left}"])
+    wrong = (
+        problems
+        + rule.violations
+        + ([] if n == rule.n_hits else [f"{n} documents, {rule.n_hits} are found"])
+        + ([] if left == [NAME] else [f"files left: {left}"])
+    )
     return {"documents": n, "wrong": wrong}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,28 +128,51 @@ with Index.open(sys.argv[1], model=SplittingEncoder(room=5)) as index:
 
 
 def test_ctrl_c_keeps_what_edgecolbert_index_stored_and_the_next_run_continues(tmp_path: Path) -> None:
-    records = tmp_path / "records.jsonl"
-    # Documents that are slow to encode, so that the signal comes in the middle.
-    lines = [{"id": f"d{n}", "text": f"Entry {n}. " + "The quick brown fox jumps over it. " * 25} for n in range(120)]
-    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    command = [sys.executable, "-m", "edgecolbert", "index", str(records), "--db", str(tmp_path / "i.db"), "--json"]
+    # From a pipe that is held open the command gets 40 documents and waits for more: however slow the machine is, it
+    # is in the middle when the signal comes.
+    lines = [json.dumps({"id": f"d{n}", "text": f"Entry {n} of many."}) + "\n" for n in range(120)]
+    database = tmp_path / "i.db"
+    command = [sys.executable, "-c", _INTERRUPTIBLE, "index", "-", "--db", str(database), "--json"]
     command += ["--model", str(TESTS / "fixtures" / "tiny-model"), "--batch-size", "4"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while child.poll() is None and _documents(tmp_path / "i.db") == 0:
-        time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
-    _, errors = child.communicate()
-    assert child.returncode == 130
+    pipe = subprocess.PIPE
+    child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    try:
+        assert child.stdin is not None
+        child.stdin.write("".join(lines[:40]))
+        child.stdin.flush()
+        _wait_for(lambda: child.poll() is not None or _documents(database) == 40)
+        assert child.poll() is None, child.communicate()
+        child.send_signal(signal.SIGINT)
+        # Not `communicate`, which would close the pipe: the end of the input must not be what stops it.
+        assert child.wait(timeout=120) == 130
+        _, errors = child.communicate()
+    finally:
+        child.kill()
+        child.wait()
     assert "interrupted. What was stored stays; run the same command again to continue." in errors
     assert "Traceback" not in errors
-    before = _documents(tmp_path / "i.db")
-    assert 0 < before < 120
-    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert _documents(database) == 40
+    second = subprocess.run(command, input="".join(lines), capture_output=True, text=True, check=True)
     report = json.loads(second.stdout)
-    assert (report["documents"], report["unchanged"], report["added"]) == (120, before, 120 - before)
-    assert report["encoded"] <= 120 - before
-    with Index.open(tmp_path / "i.db", read_only=True) as index:
+    assert (report["documents"], report["unchanged"], report["added"], report["encoded"]) == (120, 40, 80, 80)
+    with Index.open(database, read_only=True) as index:
         assert index.verify().problems == ()
+
+
+# A process that was started in the background, as by a shell's "&", inherits that Ctrl-C is ignored.
+_INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from edgecolbert.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come to that"
+        time.sleep(0.02)
 
 
 def _documents(path: Path) -> int:

@@ -14,7 +14,7 @@ from raw_database import raw
 from test_connections import PRELUDE
 from word_encoder import SplittingEncoder, WordEncoder
 
-from edgecolbert import Index, InputError, recover, reencode, schema
+from edgecolbert import Index, InputError, drivers, recover, reencode, schema
 from edgecolbert.cli import main
 from edgecolbert.diagnosis import diagnose
 from edgecolbert.encryption import Key, cipher_driver, key_from_environment, key_from_file
@@ -409,9 +409,7 @@ def test_a_dump_is_plain_and_is_loaded_into_an_encrypted_file(path: Path) -> Non
 
 
 def test_the_log_of_an_encrypted_index_is_folded_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgecolbert import connection
-
-    monkeypatch.setattr(connection, "_LOG_BYTES", 65_536)
+    monkeypatch.setattr(drivers, "LOG_BYTES", 65_536)
     store = Store(path, key=Key(KEY))
     log = path.with_name("index.db-wal")
     longest = 0

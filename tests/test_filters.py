@@ -315,7 +315,7 @@ def test_a_file_of_schema_2_is_migrated_with_all_it_holds(path: Path) -> None:
             "DROP TABLE indexed_fields; DROP TABLE field_entries; DROP TABLE lexical; PRAGMA user_version = 2;"
             "DELETE FROM _sqlite_migrations WHERE name = 'version_3';"
         )
-    with pytest.raises(StoreReadOnlyError, match="has schema 2 and must be migrated to 3 first"):
+    with pytest.raises(StoreReadOnlyError, match="has schema 2 and must be migrated to 4 first"):
         Index.open(path, model=WordEncoder(), read_only=True)
     with Index.open(path, model=WordEncoder()) as index:
         index.index_field("n")

@@ -274,6 +274,9 @@ def test_a_line_is_read_up_to_a_limit(dump: Path, tmp_path: Path) -> None:
             {"settings": {"split_documents": True, "prompts": True, "fde": None, "special_tokens": "other"}},
             "in a way that this version of edgecolbert does not know",
         ),
+        ({"indexed_fields": ["n"]}, "indexed_fields is .*expected a list of lists of names"),
+        ({"indexed_fields": [["n"], [3]]}, "line 1: indexed_fields: .* expected a string"),
+        ({"indexed_fields": [[]]}, "line 1: indexed_fields: .* a field of 0 names"),
     ],
 )
 def test_a_header_that_somebody_made_up_is_refused(
@@ -285,6 +288,31 @@ def test_a_header_that_somebody_made_up_is_refused(
         with pytest.raises((InputError, StoreFormatError, StoreMismatchError), match=message):
             Index.load(dump, tmp_path / "new.db", **options)
     assert not list(tmp_path.glob("new*"))
+
+
+def test_which_fields_are_indexed_comes_back(path: Path, tmp_path: Path) -> None:
+    _fill(path)
+    with Index.open(path, model=SplittingEncoder()) as index:
+        index.index_field("n")
+        index.index_field(["a.b", "c"])
+        index.dump(tmp_path / "all.jsonl")
+        found = index.ids(filter={"n": {"gte": 90}})
+    header = json.loads((tmp_path / "all.jsonl").read_bytes().splitlines()[0])
+    assert header["indexed_fields"] == [["n"], ["a.b", "c"]]
+    with Index.load(tmp_path / "all.jsonl", tmp_path / "new.db", model=SplittingEncoder()) as loaded:
+        assert loaded.indexed_fields() == [("n",), ("a.b", "c")]
+        assert loaded.ids(filter={"n": {"gte": 90}}) == found
+        assert len(found) == 10
+        assert loaded.verify().problems == ()
+
+
+def test_a_dump_that_does_not_say_which_fields_are_indexed_is_loaded(dump: Path, tmp_path: Path) -> None:
+    first, *rest = dump.read_bytes().splitlines(keepends=True)
+    header = json.loads(first)
+    del header["indexed_fields"]
+    dump.write_bytes(_seal(header) + b"".join(rest))
+    with Index.load(dump, tmp_path / "new.db", model=SplittingEncoder()) as loaded:
+        assert (len(loaded), loaded.indexed_fields()) == (102, [])
 
 
 def test_json_that_means_two_things_is_refused(dump: Path, tmp_path: Path) -> None:

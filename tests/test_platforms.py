@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from edgecolbert import Index, diagnosis, kernels, known_failures, sessions, smoke
-from edgecolbert.connection import database_uri, open_connection
+from edgecolbert.connection import open_connection
+from edgecolbert.drivers import database_uri
 from edgecolbert.errors import RuntimeUnsafeWarning, RuntimeUnusableError
 from edgecolbert.hub import HubName
 from edgecolbert.known_failures import KNOWN_FAILURES, Machine

@@ -80,6 +80,8 @@ def test_no_damage_anywhere_costs_more_than_what_it_hit(whole: Path, tmp_path: P
     n_pages = len(content) // PAGE
     generator = random.Random(kind)
     encoder = SplittingEncoder(room=30)
+    with PageFile(whole) as pages:
+        schema = set(pages.tree_pages(1))
     # The first pages are the header, the schema and the first pages of the tables.
     for trial, page in enumerate([0, 0, *range(1, 7), *(generator.randrange(n_pages) for _ in range(4))]):
         damaged = bytearray(content)
@@ -105,7 +107,9 @@ def test_no_damage_anywhere_costs_more_than_what_it_hit(whole: Path, tmp_path: P
         assert bad.read_bytes() == bytes(damaged)
         kept = _check(out, report, encoder)
         missing = set(LIVE) - kept
-        assert len(missing) <= len(report.lost) + report.lost_unnamed or kind in ("cut", "junk", "zero")
+        # Only with the schema, or with half of the file, goes what would tell how many documents there were.
+        if kind != "cut" and page + 1 not in schema:
+            assert len(missing) <= len(report.lost) + report.lost_unnamed
         if kind == "flip":
             assert len(missing) <= 1
             assert missing == set(report.lost)
@@ -179,6 +183,24 @@ def test_what_is_in_the_log_is_kept(whole: Path, tmp_path: Path) -> None:
         assert "d1" in index.ids()
         assert index.verify().problems == ()
     assert whole.read_bytes() == before[0]
+
+
+def test_which_fields_are_indexed_is_kept(whole: Path, tmp_path: Path) -> None:
+    with Index.open(whole, model=SplittingEncoder(room=30)) as index:
+        index.index_field("gone")
+        index.index_field("n")
+        index.index_field(["a.b", "c"])
+        index.unindex_field("gone")
+        wanted = index.ids(filter={"n": {"gte": 5}})
+    # A page above it is lost, which is the schema's: tables are told apart by what their rows look like.
+    content = bytearray(whole.read_bytes())
+    content[100:4096] = bytes(3_996)
+    whole.write_bytes(content)
+    recover(whole, tmp_path / "new.db", model=SplittingEncoder(room=30))
+    with Index.open(tmp_path / "new.db", model=SplittingEncoder(room=30)) as index:
+        assert index.indexed_fields() == [("n",), ("a.b", "c")]
+        assert index.ids(filter={"n": {"gte": 5}}) == wanted
+        assert index.verify().problems == ()
 
 
 def test_damaged_vectors_are_made_again_or_named_without_the_model(whole: Path, tmp_path: Path) -> None:
