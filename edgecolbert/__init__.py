@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from edgecolbert.manifest import ModelManifest as ModelManifest
     from edgecolbert.muvera import MuveraSettings as MuveraSettings
     from edgecolbert.passage_settings import PassageSettings as PassageSettings
+    from edgecolbert.readers.folder import Folder as Folder
+    from edgecolbert.readers.folder import read_folder as read_folder
+    from edgecolbert.readers.reading import SkippedFile as SkippedFile
     from edgecolbert.reencoding import reencode as reencode
     from edgecolbert.repair import recover as recover
     from edgecolbert.results import AddReport as AddReport
@@ -69,6 +72,7 @@ _HOMES = {
     "FdeSettings": "fde",
     "Filter": "filters",
     "FirstStage": "fde",
+    "Folder": "readers.folder",
     "Fusion": "fusion",
     "Highlight": "highlighting",
     "Hit": "results",
@@ -84,6 +88,7 @@ _HOMES = {
     "PassageSettings": "passage_settings",
     "Problem": "results",
     "RepairReport": "results",
+    "SkippedFile": "readers.reading",
     "Snippet": "highlighting",
     "StoreError": "errors",
     "StoreWarning": "errors",
@@ -95,6 +100,7 @@ _HOMES = {
     "field": "filters",
     # Its module is not called maxsim: importing a submodule sets an attribute of the package, over the function.
     "maxsim": "scoring",
+    "read_folder": "readers.folder",
     "recover": "repair",
     "reencode": "reencoding",
 }

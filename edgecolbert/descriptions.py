@@ -42,25 +42,13 @@ def described(record: Mapping[str, Any]) -> dict[str, Any]:
     if title is None:
         outline = headings(record["text"][:_HEAD]) if kind == MARKDOWN else []
         title = next((heading.title for heading in outline if heading.title), path.stem if path else "")
-    found = plain(record)
+    found = {key: value for key, value in record.items() if key not in ("kind", "title")}
     if kind != TEXT:
         found["kind"] = kind
     # A title that is longer than any title is no reason to refuse the document.
     if title.strip() and len(title) * 4 <= limits.ID_BYTES:
         found["title"] = title
     return found
-
-
-def plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record without kind and title, for any other index: there one text of two files is encoded once.
-
-    Args:
-        record: What a reader gave.
-
-    Returns:
-        The rest of it.
-    """
-    return {key: value for key, value in record.items() if key not in ("kind", "title")}
 
 
 def _kind_of(path: PurePath | None) -> str:

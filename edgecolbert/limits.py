@@ -33,6 +33,18 @@ FILTER_BYTES = _MIB
 INDEXED_FIELDS = 64
 """Metadata fields of one database that are indexed; every write looks for each of them."""
 
+# Files that are read as documents
+FILE_BYTES = 256 * _MIB
+"""Bytes of a PDF, DOCX, EPUB, HTML page, notebook or e-mail; a plain text has RECORD_BYTES."""
+UNPACKED_BYTES = 256 * _MIB
+"""Bytes that are unpacked of a DOCX or EPUB."""
+ARCHIVE_ENTRIES = 20_000
+"""Files in a DOCX or EPUB."""
+READER_SECONDS = 60
+"""Seconds for reading one such file."""
+READER_MEMORY_BYTES = 2 * _GIB
+"""Bytes of memory of the process that reads them, where the system bounds it (Linux)."""
+
 # Model folders
 MANIFEST_BYTES = 4 * _MIB
 """Bytes of manifest.json, or of another exporter's onnx_config.json."""

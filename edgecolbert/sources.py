@@ -1,65 +1,32 @@
-"""Where the command line finds documents: folders of text and Markdown, JSON Lines, single files, standard input."""
+"""Where the command line finds documents: folders of files, JSON Lines, single files, standard input."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgecolbert import limits
-from edgecolbert.descriptions import described, plain
 from edgecolbert.documents import read_record
 from edgecolbert.errors import InputError
 from edgecolbert.open_files import read_plainly
+from edgecolbert.readers.files import FileReader, Known
+from edgecolbert.readers.formats import JSON_LINES, PLAIN, format_of
+from edgecolbert.readers.isolation import ReaderProcess
+from edgecolbert.readers.plain import decode
+from edgecolbert.readers.reading import Reading as Reading  # noqa: PLC0414 - it is part of what this module gives
+from edgecolbert.readers.walk import FoundFile, Rules, Walk
 from edgecolbert.untrusted import read_json, shown
 
 Record = dict[str, Any]
 
-_TEXT_SUFFIXES = {".txt", ".text", ".md", ".markdown", ".rst"}
-_JSON_LINES_SUFFIXES = {".jsonl", ".ndjson"}
 _TOO_LONG = "it has more than {} bytes; cut it into several documents, or raise the limit (--max-record-mb)"
 _RECORD_KEYS = ("id", "_id", "title", "text", "metadata")
-
-
-@dataclass
-class Reading:
-    """What was noticed while reading.
-
-    Attributes:
-        messages: One line for each file that was skipped or read with losses.
-        incomplete: Whether something could not be read, so that absence proves nothing.
-    """
-
-    messages: list[str] = field(default_factory=list)
-    incomplete: bool = False
-    _files: dict[str, Path] = field(default_factory=dict)
-
-    def claim(self, identifier: str, path: Path) -> None:
-        """Note which file a document's id is from. Within one JSON Lines file the last line with an id holds.
-
-        Args:
-            identifier: The id.
-            path: The file.
-
-        Raises:
-            InputError: If another file has a document with that id, which would replace the first.
-        """
-        other = self._files.setdefault(identifier, path)
-        if other != path:
-            raise InputError(
-                f"{other} and {path} both have a document with the id {identifier!r}, and one would replace the other. "
-                "Make the ids different, or use two databases."
-            )
-
-    def skipped(self, path: Path, why: object) -> None:
-        """Note a file or folder that could not be read."""
-        self.messages.append(f"skipped {path}: {why}")
-        self.incomplete = True
 
 
 @dataclass(frozen=True)
@@ -69,38 +36,102 @@ class Source:
     Attributes:
         path: The path, or None for standard input.
         root: What its documents are marked with, so that vanished ones can be removed; None for standard input.
+        rules: Which files of a folder are read.
     """
 
     path: Path | None
     root: str | None
+    rules: Rules = field(default_factory=Rules)
 
-    def read(self, reading: Reading, *, describe: bool = False) -> Iterator[Record]:
+    def read(self, reading: Reading, *, known: Known | None = None) -> Iterator[Record]:
         """Read the documents one after the other.
 
         Args:
             reading: Takes notes of what was skipped.
-            describe: Say of each document which kind and title it has, for an index whose passages depend on it.
+            known: Finds the document that is stored under an id, so that unchanged files need not be read; None to read
+                every file.
 
         Yields:
             Records with text and metadata, and an id but for texts from standard input.
         """
-        yield from map(described if describe else plain, self._read(reading))
-
-    def _read(self, reading: Reading) -> Iterator[Record]:
         if self.path is None:
             yield from _read_standard_input(sys.stdin.buffer, reading)
-        elif self.path.is_dir():
-            for file in _files_below(self.path, reading):
-                yield from _read_file(file, file.relative_to(self.path).as_posix(), reading)
         else:
-            yield from _read_file(self.path, self.path.name, reading)
+            yield from self.read_files(self.files(reading), reading, known=known)
+
+    def files(self, reading: Reading, start: str = "") -> Iterator[FoundFile]:
+        """Find the files.
+
+        Args:
+            reading: Takes notes of what cannot be looked into, and of what is passed over.
+            start: In a folder, only this file or folder, by its path relative to the folder.
+
+        Yields:
+            Files in a stable order; none for standard input.
+        """
+        if self.path is None:
+            return
+        if self.path.is_dir():
+            yield from Walk(str(self.path), self.rules, reading).files(start)
+        else:
+            # What is named is read, whatever it is called.
+            found = format_of(self.path.name)
+            chosen = PLAIN if found is None or found.sniffed else found
+            yield FoundFile(str(self.path), self.path.name, chosen)
+
+    def read_files(
+        self, files: Iterable[FoundFile], reading: Reading, *, known: Known | None = None
+    ) -> Iterator[Record]:
+        """Read some of the files.
+
+        Args:
+            files: Of `files`.
+            reading: As in `read`.
+            known: As in `read`.
+
+        Yields:
+            As `read`.
+        """
+        with ReaderProcess() as process:
+            reader = FileReader(self.root, reading, process, known)
+            for file in files:
+                if file.format.name == JSON_LINES:
+                    yield from self._records(file, reading)
+                else:
+                    yield from reader.records(file)
+
+    def _records(self, file: FoundFile, reading: Reading) -> Iterator[Record]:
+        """The records of a JSON Lines file; in a folder, one that holds something else is no reason to stop."""
+        path = Path(file.path)
+        try:
+            # Not `path.open`: it may be a database that this process has open.
+            with read_plainly(path) as plain, BufferedReader(plain) as opened:
+                lines = _json_lines(opened, str(path))
+                while (record := self._next(lines, path, reading)) is not None:
+                    if "id" in record:
+                        reading.claim(record["id"], path)
+                    yield record
+        except OSError as error:
+            reading.skipped(path, error.strerror or error)
+            reading.blind = True
+
+    def _next(self, lines: Iterator[Record], path: Path, reading: Reading) -> Record | None:
+        try:
+            return next(lines, None)
+        except InputError as error:
+            if self.path == path:
+                raise
+            reading.skipped(path, error)
+            reading.blind = True
+            return None
 
 
-def open_sources(paths: list[str]) -> list[Source]:
+def open_sources(paths: list[str], rules: Rules | None = None) -> list[Source]:
     """Check the paths before anything is read.
 
     Args:
         paths: What the command line says.
+        rules: Which files of folders are read; by default none that are hidden or ignored.
 
     Returns:
         A source for each, in order.
@@ -116,7 +147,7 @@ def open_sources(paths: list[str]) -> list[Source]:
         path = Path(name)
         if not path.exists():
             raise InputError(f"{name} does not exist. Check the path.")
-        sources.append(Source(path, str(path.resolve())))
+        sources.append(Source(path, str(path.resolve()), rules or Rules()))
     _check_ids(sources)
     return sources
 
@@ -125,64 +156,17 @@ def _check_ids(sources: list[Source]) -> None:
     """A file's id is its path relative to PATH, so two PATHs can collide; one file would then hide the other."""
     if len(sources) < 2:
         return
-    seen: dict[str, Path] = {}
+    seen: dict[str, str] = {}
     for source in sources:
-        if source.path is None:
-            continue
-        files = _files_below(source.path, Reading()) if source.path.is_dir() else [source.path]
-        for file in files:
-            if file.suffix.lower() in _JSON_LINES_SUFFIXES:
+        for file in source.files(Reading()):
+            if file.format.name == JSON_LINES:
                 continue
-            identifier = file.relative_to(source.path).as_posix() if source.path.is_dir() else file.name
-            other = seen.setdefault(identifier, file)
-            if other.resolve() != file.resolve():
+            other = seen.setdefault(file.identifier, file.path)
+            if os.path.realpath(other) != os.path.realpath(file.path):
                 raise InputError(
-                    f"{other} and {file} would both have the id {identifier!r}, and one would replace the other. "
-                    "Index their common parent folder instead, or use two databases."
+                    f"{other} and {file.path} would both have the id {file.identifier!r}, and one would replace the "
+                    "other. Index their common parent folder instead, or use two databases."
                 )
-
-
-def _files_below(folder: Path, reading: Reading) -> Iterator[Path]:
-    """Text files below a folder in a stable order, without hidden ones and without following links to folders."""
-
-    def failed(error: OSError) -> None:
-        reading.skipped(Path(error.filename or folder), error.strerror)
-
-    for parent, folders, files in os.walk(folder, onerror=failed):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(parent, name)
-            if name.startswith(".") or path.suffix.lower() not in _TEXT_SUFFIXES | _JSON_LINES_SUFFIXES:
-                continue
-            # A pipe would be waited for; a broken link is left in, so that reading it says what is wrong.
-            if path.is_file() or not path.exists():
-                yield path
-
-
-def _read_file(path: Path, identifier: str, reading: Reading) -> Iterator[Record]:
-    try:
-        # Not `path.open`: it may be a database that this process has open.
-        with read_plainly(path) as plain, BufferedReader(plain) as file:
-            if path.suffix.lower() in _JSON_LINES_SUFFIXES:
-                for record in _json_lines(file, str(path)):
-                    if "id" in record:
-                        reading.claim(record["id"], path)
-                    yield record
-                return
-            content = _bounded(file)
-    except OSError as error:
-        reading.skipped(path, error.strerror or error)
-        return
-    try:
-        identifier.encode("utf-8")
-    except UnicodeEncodeError:
-        reading.skipped(path, "its name is not valid UTF-8")
-        return
-    if content is None:
-        reading.skipped(path, _TOO_LONG.format(limits.RECORD_BYTES))
-        return
-    reading.claim(identifier, path)
-    yield {"id": identifier, "text": _decoded(content, str(path), reading), "metadata": {"path": str(path)}}
 
 
 def _read_standard_input(file: BinaryIO, reading: Reading) -> Iterator[Record]:
@@ -206,12 +190,6 @@ def _read_standard_input(file: BinaryIO, reading: Reading) -> Iterator[Record]:
     if len(head) + len(rest) > limits.RECORD_BYTES:
         raise InputError(f"standard input: {_TOO_LONG.format(limits.RECORD_BYTES)}")
     yield {"text": _decoded(head + rest, "standard input", reading)}
-
-
-def _bounded(file: BinaryIO) -> bytes | None:
-    """What is left of a file, or None if it is too long; a pipe may have no end."""
-    content = file.read(limits.RECORD_BYTES + 1)
-    return content if len(content) <= limits.RECORD_BYTES else None
 
 
 def _lines(file: BinaryIO, name: str, head: bytes) -> Iterator[bytes]:
@@ -265,10 +243,7 @@ def _record(data: object, where: str) -> Record:
 
 
 def _decoded(content: bytes, name: str, reading: Reading) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        reading.messages.append(
-            f"{name} is not UTF-8 (byte {error.start}): unreadable bytes were replaced by \N{REPLACEMENT CHARACTER}"
-        )
-        return content.decode("utf-8", errors="replace")
+    text, note = decode(content)
+    if note is not None:
+        reading.messages.append(f"{name}: {note}")
+    return text

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_the_handbook_is_indexed_and_searched_with_the_starter_model(shell: Shel
     n_files = len(list(HANDBOOK.glob("*.md")))
     assert report == {
         "added": n_files, "updated": 0, "unchanged": 0, "encoded": n_files, "removed": 0, "documents": n_files,
-        "skipped": [],
+        "skipped": [], "passed_over": {},
     }  # fmt: skip
     found = shell.json("search", "water keeps dripping at night", "--db", path, "-k", "3")
     assert found["query"] == "water keeps dripping at night"
@@ -120,7 +121,13 @@ def test_a_files_id_is_its_path_relative_to_the_folder(shell: Shell, notes: Path
         document = index.get("deep/über.md")
         assert document is not None
         assert document.text == "Grüße aus München."
-        assert document.metadata == {"path": str(notes / "deep" / "über.md")}
+        file = notes / "deep" / "über.md"
+        kept = document.metadata.pop("file")
+        assert document.metadata == {
+            "path": str(file), "title": "über", "kind": "markdown", "format": "markdown",
+            "modified": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(file.stat().st_mtime)),
+        }  # fmt: skip
+        assert (kept["root"], kept["size"]) == (str(notes.resolve()), file.stat().st_size)
 
 
 def test_how_tokens_are_stored_is_chosen_when_the_database_is_made(shell: Shell, notes: Path, path: Path) -> None:
@@ -223,7 +230,7 @@ def test_standard_input_is_one_text_or_json_lines(shell: Shell, path: Path, monk
     _feed(monkeypatch, b"broken \xff bytes")
     report = shell.json("index", "-", "--db", path)
     assert report["documents"] == 4
-    assert report["skipped"] == ["standard input is not UTF-8 (byte 7): unreadable bytes were replaced by \ufffd"]
+    assert report["skipped"] == ["standard input: it is not UTF-8 (byte 7): it was read as cp1252, which is a guess"]
     _feed(monkeypatch, b"[" * 5_000)
     assert shell.json("index", "-", "--db", path)["documents"] == 5
 
@@ -232,9 +239,9 @@ def test_a_file_that_is_not_utf_8_is_read_with_a_warning(shell: Shell, notes: Pa
     (notes / "latin.txt").write_bytes("Grüße".encode("latin-1"))
     report = shell.json("index", notes, "--db", path, "--model", TINY)
     assert report["documents"] == 4
-    assert "latin.txt is not UTF-8 (byte 2): unreadable bytes were replaced" in report["skipped"][0]
+    assert "latin.txt: it is not UTF-8 (byte 2): it was read as cp1252, which is a guess" in report["skipped"][0]
     with Index.open(path) as index:
-        assert dict(index.get("latin.txt") or {})["text"] == "Gr\ufffd\ufffde"
+        assert dict(index.get("latin.txt") or {})["text"] == "Grüße"
 
 
 def test_a_file_whose_name_is_not_utf_8_is_skipped_with_a_warning(shell: Shell, notes: Path, path: Path) -> None:

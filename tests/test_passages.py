@@ -15,7 +15,7 @@ from word_encoder import SplittingEncoder, WordEncoder
 from edgecolbert import Encoder, Index, PassageSettings, reencode
 from edgecolbert.cli import main
 from edgecolbert.codec import quantize
-from edgecolbert.descriptions import described, plain
+from edgecolbert.descriptions import described
 from edgecolbert.errors import InputError, InputTypeError, StoreFormatError, StoreMismatchError
 from edgecolbert.passage_plans import PassagePlanner
 from edgecolbert.passages import Text
@@ -393,20 +393,19 @@ def test_sources_say_kind_and_title_where_they_are_asked_to(tmp_path: Path) -> N
     )
     (tmp_path / "tool.py").write_text("def f():\n    return 1\n")
     sources = open_sources([str(folder), str(tmp_path / "tool.py")])
-    found = {record["id"]: record for source in sources for record in source.read(Reading(), describe=True)}
+    found = {record["id"]: record for source in sources for record in map(described, source.read(Reading()))}
     assert {name: (record.get("kind"), record.get("title")) for name, record in found.items()} == {
         "a.md": ("markdown", "The first heading"),
         "b.txt": (None, "b"),
         "1": ("markdown", "Blue"),
         "2": (None, None),
-        "tool.py": ("code", "tool"),
+        "tool.py": ("code", "tool.py"),
     }
     page = {"text": "x", "kind": "markdown", "title": "Read", "metadata": {"title": "Said", "path": "a/page.html"}}
     assert described(page) == page
     assert described(page | {"title": " ", "kind": "invoice"}) == {"text": "x", "title": "Said"} | {
         "metadata": page["metadata"]
     }
-    assert plain(page) == {"text": "x", "metadata": page["metadata"]}
     assert all("kind" not in record for source in sources for record in source.read(Reading()))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from edgecolbert.commands.output import (
@@ -16,13 +18,20 @@ from edgecolbert.commands.output import (
     passage_options,
     positive,
     print_json,
+    printable,
     progress_bar,
     token_storage,
 )
 
 if TYPE_CHECKING:
     from edgecolbert.index import Index
-    from edgecolbert.sources import Reading
+    from edgecolbert.readers.reading import Reading
+    from edgecolbert.readers.update import Totals
+    from edgecolbert.readers.watching import Watcher
+    from edgecolbert.sources import Source
+
+# Lines for people; --json has all.
+_SHOWN_MESSAGES, _SHOWN_REASONS = 40, 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +40,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a folder (its .txt, .md and .jsonl files are read), a file, or - for standard input",
+        help="a folder (text, Markdown, HTML, PDF, DOCX, EPUB, e-mail, notebooks, code and JSON Lines are read), "
+        "a file, or - for standard input",
     )
     add_database(parser)
     add_model(parser, "the starter model, or the one the database was made with")
     parser.add_argument(
         "--prune", action="store_true", help="remove documents that came from these paths and are no longer there"
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="go on until interrupted, and index what changes at once; removes what vanishes, as --prune does",
+    )
+    parser.add_argument("--hidden", action="store_true", help="read files and folders that begin with a dot, too")
+    parser.add_argument(
+        "--no-ignore", action="store_true", help="read what .gitignore and .edgecolbertignore name, too"
+    )
+    parser.add_argument(
+        "--reread", action="store_true", help="read every file, also those whose size and time have not changed"
     )
     parser.add_argument(
         "--batch-size", type=positive, default=256, metavar="N", help="documents shown at a time (default: 256)"
@@ -85,61 +107,112 @@ def run(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from edgecolbert.filters.parser import parse_field
     from edgecolbert.index import Index
-    from edgecolbert.sources import Reading, open_sources
+    from edgecolbert.readers.walk import Rules
+    from edgecolbert.sources import open_sources
 
     fields = [parse_field(name) for name in options.index_field]
-    sources = open_sources(options.paths)
-    reading = Reading()
-    totals = {"added": 0, "updated": 0, "unchanged": 0, "encoded": 0, "removed": 0}
-    with (
-        Index.open(
-            options.db,
-            model=options.model,
-            tokens=token_storage(options),
-            passages=passage_options(options),
-            special_tokens="literal" if options.literal_special_tokens else None,
-            durability=options.durability,
-            key=database_key(options),
-        ) as index,
-        progress_bar("documents") as update,
-    ):
-        done = 0
-        settings = index.passage_settings
-        for source in sources:
+    sources = open_sources(options.paths, Rules(hidden=options.hidden, ignore_files=not options.no_ignore))
+    with ExitStack() as stack:
+        watcher = None
+        if options.watch:
+            from edgecolbert.readers.watching import watching
 
-            def tell(n_done: int, _: int | None, before: int = done) -> None:
-                update(before + n_done, None)
-
-            # Where passages do not depend on it, it stays unsaid: one text of two files is then encoded once.
-            records = source.read(reading, describe=settings.structure or settings.context)
-            report = index.add_from(source.root, records, progress=tell, batch_size=options.batch_size)
-            done += len(report.ids)
-            for name in ("added", "updated", "unchanged", "encoded"):
-                totals[name] += getattr(report, name)
-            if options.prune and source.root is not None:
-                totals["removed"] += _prune(index, source.root, report.ids, reading)
+            watcher = stack.enter_context(watching(sources))
+        index = stack.enter_context(
+            Index.open(
+                options.db,
+                model=options.model,
+                tokens=token_storage(options),
+                passages=passage_options(options),
+                special_tokens="literal" if options.literal_special_tokens else None,
+                durability=options.durability,
+                key=database_key(options),
+            )
+        )
+        totals, reading = _index_all(index, sources, options)
         for field in fields:
             index.index_field(field)
-        n_documents = len(index)
-    for message in reading.messages:
-        print(f"edgecolbert: {message}", file=sys.stderr)
-    if options.json:
-        print_json(totals | {"documents": n_documents, "skipped": reading.messages})
-    else:
-        print(
-            f"{totals['added']} added, {totals['updated']} updated, {totals['unchanged']} unchanged"
-            + (f", {totals['removed']} removed" if options.prune else "")
-            + f"; {n_documents} documents in {options.db}"
-        )
+        _tell(totals, reading, index, options)
+        if watcher is not None:
+            _watch(index, sources, watcher, options)
     return 0
 
 
-def _prune(index: Index, root: str, present: list[str], reading: Reading) -> int:
-    """Remove what has vanished, unless it may only be out of sight."""
-    if reading.incomplete:
-        reading.messages.append(f"nothing pruned from {root}: what could not be read is not known to be gone")
-        return 0
-    if not present:
-        reading.messages.append(f"nothing pruned from {root}: no document was found there at all; is it mounted?")
-        return 0
-    return index.prune(root, present)
+def _index_all(index: Index, sources: list[Source], options: argparse.Namespace) -> tuple[Totals, Reading]:
+    """Read every source once."""
+    from edgecolbert.readers.formats import JSON_LINES, MAILBOX
+    from edgecolbert.readers.reading import Reading
+    from edgecolbert.readers.update import Totals, add_all, prune, stored_documents
+
+    reading = Reading()
+    totals = Totals()
+    known = None if options.reread else stored_documents(index)
+    # All files before the first is read, so that there is an end to count to.
+    found = [list(source.files(reading)) for source in sources]
+    uncountable = any(source.path is None for source in sources) or any(
+        file.format.name in (JSON_LINES, MAILBOX) for files in found for file in files
+    )
+    with progress_bar("documents", total=None if uncountable else sum(map(len, found))) as update:
+        for source, files in zip(sources, found, strict=True):
+            here = reading.another()
+            records = source.read(here) if source.path is None else source.read_files(files, here, known=known)
+
+            def tell(n_done: int, before: int = len(totals.ids) + len(reading.skipped_files)) -> None:
+                update(before + n_done, None)
+
+            part = add_all(index, source.root, records, here, batch_size=options.batch_size, progress=tell)
+            reading.take_over(here)
+            if (options.prune or options.watch) and source.root is not None:
+                part.removed = prune(index, source.root, part.ids, reading)
+            totals.take_over(part)
+    return totals, reading
+
+
+def _watch(index: Index, sources: list[Source], watcher: Watcher, options: argparse.Namespace) -> None:
+    from edgecolbert.readers.watching import follow
+
+    if not options.json:
+        print("watching; Ctrl-C ends it", file=sys.stderr)
+    try:
+        follow(
+            index,
+            sources,
+            watcher,
+            batch_size=options.batch_size,
+            tell=lambda totals, reading: _tell(totals, reading, index, options),
+        )
+    except KeyboardInterrupt:
+        # The way it is meant to end; what was stored is whole.
+        print("edgecolbert: stopped watching", file=sys.stderr)
+
+
+def _tell(totals: Totals, reading: Reading, index: Index, options: argparse.Namespace) -> None:
+    """Say what was done: in words, as one JSON object, or as one line of JSON for each round of --watch."""
+    if options.json:
+        report = totals.counts() | {
+            "documents": len(index),
+            "skipped": reading.messages,
+            "passed_over": dict(sorted(reading.passed_over.items())),
+        }
+        if options.watch:
+            print(json.dumps(report), flush=True)
+        else:
+            print_json(report)
+    for message in reading.messages if options.json else reading.messages[:_SHOWN_MESSAGES]:
+        print(f"edgecolbert: {printable(message)}", file=sys.stderr)
+    if options.json:
+        return
+    if len(reading.messages) > _SHOWN_MESSAGES:
+        print(f"edgecolbert: ... and {len(reading.messages) - _SHOWN_MESSAGES} more; --json has all", file=sys.stderr)
+    print(
+        f"{totals.added} added, {totals.updated} updated, {totals.unchanged} unchanged"
+        + (f", {totals.removed} removed" if options.prune or options.watch else "")
+        + (f", {len(reading.skipped_files)} skipped" if reading.skipped_files else "")
+        + f"; {len(index)} documents in {options.db}",
+        flush=True,
+    )
+    if reading.passed_over:
+        counts = reading.passed_over.most_common()
+        shown = ", ".join(f"{count} {printable(why)}" for why, count in counts[:_SHOWN_REASONS])
+        more = f", and {sum(count for _, count in counts[_SHOWN_REASONS:])} more" if counts[_SHOWN_REASONS:] else ""
+        print(f"passed over: {shown}{more}", flush=True)

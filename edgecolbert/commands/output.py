@@ -210,6 +210,14 @@ def excerpt(text: str, width: int = 160) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def printable(message: str) -> str:
+    """A message whose file names cannot steer the terminal: what is no character to see is shown as its number."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in message
+    )
+
+
 def takes_colours(stream: TextIO) -> bool:
     """Whether a stream is a terminal that is to have bold and colours; NO_COLOR in the environment says no."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from edgecolbert.commands.output import Clock, add_json, add_model, check_words, positive, print_json
+from edgecolbert.commands.output import Clock, add_json, add_model, check_words, positive, print_json, printable
 from edgecolbert.commands.search import hit_dict, print_hits
 
 
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         with clock.stage("search"):
             hits = index.search(query, k=options.k or max(1, len(index)), exact=True)
     for message in reading.messages:
-        print(f"edgecolbert: {message}", file=sys.stderr)
+        print(f"edgecolbert: {printable(message)}", file=sys.stderr)
     if options.json:
         print_json({"query": query, "hits": [hit_dict(hit) for hit in hits], "ms": clock.finish()})
     else:
