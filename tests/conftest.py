@@ -35,3 +35,10 @@ def encoder() -> WordEncoder:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "index.db"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """LangChain's standard tests are plain `async def`, without a mark."""
+    # Not in pyproject.toml: a setting that is unknown is an error where pytest-asyncio is not installed.
+    if hasattr(config.option, "asyncio_mode"):
+        config.option.asyncio_mode = "auto"

@@ -6,7 +6,7 @@
 #   bash tests/run.sh --slow     and the tests that take long; with --export those of the export, too
 #   bash tests/run.sh --optimum  and optimum's exporter, in an environment of its own with transformers 4.57
 #
-# Environments are made in .venv-test, .venv-export and .venv-optimum, and used again by the next run.
+# Environments are made in .venv-test, .venv-docstrings, .venv-export and .venv-optimum, and used again by the next run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,7 +38,9 @@ say "lint, types, docstrings"
 "$bin/ruff" check .
 "$bin/ruff" format --check .
 "$bin/mypy"
-"$bin/pydoclint" --quiet edgecolbert export/edgecolbert_export
+# In an environment of its own: what it and Haystack need are two packages with one module, docstring_parser.
+environment .venv-docstrings 'pydoclint>=0.6'
+.venv-docstrings/bin/pydoclint --quiet edgecolbert export/edgecolbert_export
 
 say "tests"
 "$bin/python" -m pytest

@@ -14,12 +14,19 @@ import edgecolbert
 from edgecolbert import errors
 
 PACKAGE = Path(edgecolbert.__file__).parent
-MODULES = sorted(
+# What a framework is needed for; these classes are of its classes, so importing the module imports it.
+DOORS = {
+    "edgecolbert.integrations.haystack": ("haystack", "haystack-ai", "haystack"),
+    "edgecolbert.integrations.langchain": ("langchain_core", "langchain-core", "langchain"),
+    "edgecolbert.integrations.llama_index": ("llama_index", "llama-index-core", "llama-index"),
+}
+EVERY_MODULE = sorted(
     "edgecolbert." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")
     # Hooks are PyInstaller's to run, which they import.
     if path.name not in ("__init__.py", "__main__.py") and "__pyinstaller" not in path.parts
 )
+MODULES = [name for name in EVERY_MODULE if name not in DOORS]
 
 
 def _run(program: str, *arguments: str) -> str:
@@ -110,9 +117,25 @@ def test_importing_every_module_needs_no_extra() -> None:
     ).split()
     tops = {name.partition(".")[0] for name in loaded}
     forbidden = {"torch", "onnx", "transformers", "edgecolbert_export", "safetensors", "ir_measures", "ranx", "pytest"}
-    forbidden |= {"huggingface_hub", "pyarrow", "starlette", "uvicorn"}
+    forbidden |= {"huggingface_hub", "pyarrow", "pydantic", "starlette", "uvicorn"}
     forbidden |= {"charset_normalizer", "docx", "pathspec", "pypdfium2", "watchfiles"}
+    forbidden |= {package for package, _, _ in DOORS.values()}
     assert tops & forbidden == set()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_without_its_framework_names_the_extra(door: str) -> None:
+    package, distribution, extra = DOORS[door]
+    program = (
+        "import importlib, sys\nsys.modules[sys.argv[2]] = None\n"  # as if it were not installed
+        "from edgecolbert import MissingExtraError\n"
+        "try: importlib.import_module(sys.argv[1])\nexcept MissingExtraError as error: print(error)"
+    )
+    assert _run(program, door, package) == (
+        f"{door} needs the package {distribution}, which is not installed. Install it with: "
+        f"pip install 'edgecolbert[{extra}]'.\n"
+    )
+    assert door in EVERY_MODULE
 
 
 def test_importing_changes_no_settings_of_the_process() -> None:
