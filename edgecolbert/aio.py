@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from edgecolbert.errors import InputError, InputTypeError, StoreClosedError
 from edgecolbert.index import Index, Progress
-from edgecolbert.results import AddReport, Facets, Hit, IndexStats, VerifyReport
+from edgecolbert.results import AddReport, Facets, Hit, IndexStats, Passage, VerifyReport
 
 if TYPE_CHECKING:
     import os
@@ -108,6 +108,8 @@ class AsyncIndex:
         filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
         mode: Literal["late", "lexical", "hybrid"] = "late",
         fusion: Fusion | Literal["weighted", "rrf"] | None = None,
+        group: Literal["document", "passage"] = "document",
+        passages_per_document: int = 1,
     ) -> list[Hit]:
         """`Index.search`; the arguments and errors are the same."""
         return await self._read(
@@ -121,6 +123,8 @@ class AsyncIndex:
                 filter=filter,
                 mode=mode,
                 fusion=fusion,
+                group=group,
+                passages_per_document=passages_per_document,
             )
         )
 
@@ -135,6 +139,8 @@ class AsyncIndex:
         filter: Mapping[Any, Any] | Filter | None = None,  # noqa: A002 - the field's word
         mode: Literal["late", "lexical", "hybrid"] = "late",
         fusion: Fusion | Literal["weighted", "rrf"] | None = None,
+        group: Literal["document", "passage"] = "document",
+        passages_per_document: int = 1,
     ) -> list[list[Hit]]:
         """`Index.search_many`; the arguments and errors are the same."""
         return await self._read(
@@ -148,6 +154,8 @@ class AsyncIndex:
                 filter=filter,
                 mode=mode,
                 fusion=fusion,
+                group=group,
+                passages_per_document=passages_per_document,
             )
         )
 
@@ -158,6 +166,10 @@ class AsyncIndex:
     async def snippet(self, hit: Hit, max_chars: int = 200) -> Snippet:
         """`Hit.snippet` of something that a search of this index found; the arguments and errors are the same."""
         return await self._read(partial(hit.snippet, max_chars))
+
+    async def neighbours(self, hit: Hit, *, before: int = 1, after: int = 1) -> list[Passage]:
+        """`Index.neighbours`; the arguments and errors are the same."""
+        return await self._read(partial(self._index.neighbours, hit, before=before, after=after))
 
     async def get(self, id: str) -> Document | None:  # noqa: A002 - the record's own word
         """`Index.get`; the arguments and errors are the same."""

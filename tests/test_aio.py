@@ -99,6 +99,22 @@ def test_the_same_calls_give_the_same_answers_as_an_index(path: Path) -> None:
         assert len(copy) == len(TEXTS) - 4
 
 
+def test_passages_and_what_is_around_them(path: Path) -> None:
+    text = "\n\n".join(f"Paragraph {n} is about tea number {n}." for n in range(12))
+
+    async def read() -> None:
+        async with await AsyncIndex.open(path, passages={"max_tokens": 12}) as index:
+            await index.add([{"id": "teas", "text": text}])
+            hits = await index.search("tea number 5", group="passage", k=3)
+            assert hits == index.index.search("tea number 5", group="passage", k=3)
+            around = await index.neighbours(hits[0], before=1, after=1)
+            assert around == index.index.neighbours(hits[0], before=1, after=1)
+            assert hits[0].passage in around
+            assert len(around) > 1
+
+    asyncio.run(read())
+
+
 def test_every_call_takes_what_the_call_of_an_index_takes() -> None:
     own = {"close", "documents", "index", "open", "run", "snippet"}
     names = {name for name in vars(AsyncIndex) if not name.startswith("_")} - own
