@@ -67,8 +67,8 @@ def _print(explanations: Sequence[Explanation]) -> None:
     if not explanations:
         print("No documents.", file=sys.stderr)
     for rank, explanation in enumerate(explanations, start=1):
-        ranks = "" if not explanation.ranks else f"  {explanation.ranks}"
-        print(f"{rank:>3}. {explanation.score:8.4f}  {excerpt(explanation.id, 100)}{excerpt(ranks)}")
+        ranks = "".join(f"  {stage} {place}" for stage, place in (explanation.ranks or {}).items())
+        print(f"{rank:>3}. {explanation.score:8.4f}  {excerpt(explanation.id, 100)}{ranks}")
         if explanation.has_offsets:
             print(f"     {excerpt(explanation.snippet().marked(), 260)}")
         rows = []

@@ -24,6 +24,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for name, value in stats.items():
         shown = f"{value:,}" if isinstance(value, int) else value
+        if isinstance(value, bool):
+            shown = "yes" if value else "no"
         if isinstance(value, dict):
             shown = ", ".join(f"{key}={entry}" for key, entry in value.items())
         print(f"{name.replace('_', ' '):<14} {shown}")

@@ -81,8 +81,8 @@ class Preset:
     projection_contrastive: float = 0.0
     steps: int = 3400
     batch: int = 3072
-    lr: float = 4e-3
-    muon_lr: float = 7.5e-3
+    lr: float = 2e-3
+    muon_lr: float = 4e-3
     optimiser: str = "muon"
     warmup: int = 100
     cooldown: float = 0.4
@@ -128,8 +128,6 @@ PRESETS = {
         projection_steps=1000,
         steps=20000,
         batch=49152,
-        lr=2e-3,
-        muon_lr=4e-3,
         evaluate_every=1000,
         save_every=500,
     ),
