@@ -95,6 +95,8 @@ def read_folder(
 ) -> Folder:
     """Read a folder of notes, documents, mail, books, notebooks and source code (docs/folders.md).
 
+    ::
+
         with Index.open("notes.db") as index:
             folder = read_folder("notes", index=index)
             index.add_from(folder.root, folder)
