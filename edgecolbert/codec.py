@@ -93,6 +93,10 @@ def stored_bytes(n_tokens: int, dim: int, bits: int) -> int:
     return n_tokens * dim if bits == 8 else dim + 1 + n_tokens * ((dim + 1) // 2)
 
 
+# Token embeddings have unit length, or something like it. Squares and sums of numbers up to this one stay in float32.
+LARGEST_COMPONENT = 2.0**40
+
+
 def quantize(embeddings: FloatArray, bits: int = 8) -> QuantizedTokens:
     """Round token embeddings to integers.
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from edgecolbert import limits
-from edgecolbert.codec import QuantizedTokens, stored_bytes
+from edgecolbert.codec import LARGEST_COMPONENT, QuantizedTokens, stored_bytes
 from edgecolbert.documents import Record, read_record
 from edgecolbert.encoder import TokenEncoder
 from edgecolbert.encryption import Key
@@ -511,8 +511,11 @@ def _passage(entry: Any, length: int, layout: tuple[int, int], where: str) -> St
         raise InputError(
             f"{where}: a passage reaches from {shown(start)} to {shown(end)} in a text of {length} characters."
         )
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < float("inf"):
-        raise InputError(f"{where}: a passage has the scale {shown(scale)}, expected a positive number.")
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= LARGEST_COMPONENT:
+        raise InputError(
+            f"{where}: a passage has the scale {shown(scale)}, expected a positive number up to "
+            f"{LARGEST_COMPONENT:.3g}."
+        )
     dim, bits = layout
     if n_tokens < 0 or not dim or len(content) != stored_bytes(n_tokens, dim, bits):
         raise InputError(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.chunking import Span
-from edgecolbert.codec import QuantizedTokens, quantize
+from edgecolbert.codec import LARGEST_COMPONENT, QuantizedTokens, quantize
 from edgecolbert.content_keys import TEXT, read_content_key
 from edgecolbert.encoder import Encoder, TokenEncoder
 from edgecolbert.errors import InputError, InputTypeError
@@ -209,6 +209,12 @@ class PassageEncoder:
                 raise InputError(f"The encoder's {method} gave dim {rows.shape[1]}, expected {self.dim}.")
             if not np.isfinite(rows).all():
                 raise InputError(f"The encoder's {method} gave token embeddings that are NaN or infinite.")
+            largest = float(np.abs(rows).max(initial=0.0))
+            if largest > LARGEST_COMPONENT:
+                raise InputError(
+                    f"The encoder's {method} gave token embeddings with numbers up to {largest:.3g}, expected at most "
+                    f"{LARGEST_COMPONENT:.3g}. Normalise them."
+                )
             checked.append(np.ascontiguousarray(rows, dtype=np.float32))
         return checked
 

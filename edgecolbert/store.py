@@ -10,7 +10,6 @@ interrupted one is resumed without encoding again.
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 import struct
 import zlib
@@ -25,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecolbert import segment_cells
-from edgecolbert.codec import QuantizedTokens, stored_bytes
+from edgecolbert.codec import LARGEST_COMPONENT, QuantizedTokens, stored_bytes
 from edgecolbert.connection import MEMORY, open_connection, open_copy, reading, writing
 from edgecolbert.content_keys import read_content_key
 from edgecolbert.document_register import Member, Register, Totals
@@ -1363,8 +1362,10 @@ class Store:
     def totals(self, encoding_id: int) -> dict[str, int]:
         """Counts and bytes of what documents point to, for `Index.stats`."""
         shown = "content_id IN (SELECT content_id FROM documents)"
+        # Damage and strangers put anything in place of a number; such a row is refused when it is read.
         passages, tokens, token_bytes = self._one(
-            "SELECT count(*), coalesce(sum(n_tokens), 0), coalesce(sum(length(tokens)), 0) FROM passages "
+            "SELECT count(*), total(CASE WHEN typeof(n_tokens) = 'integer' THEN n_tokens END), "
+            "coalesce(sum(length(tokens)), 0) FROM passages "
             f"WHERE encoding_id = ? AND {shown}",
             encoding_id,
         )
@@ -1376,7 +1377,7 @@ class Store:
         )
         return {
             "passages": passages,
-            "tokens": tokens,
+            "tokens": int(tokens),
             "text_bytes": text_bytes,
             "token_bytes": token_bytes,
             "code_bytes": code_bytes,
@@ -1476,7 +1477,7 @@ def is_sound_passage(row: tuple[Any, ...], layout: tuple[int, int]) -> bool:
     blob = row[-1]
     try:
         size = stored_bytes(row[7], *layout)
-        fits = len(blob) == size and 0 < row[8] < math.inf
+        fits = len(blob) == size and 0 < row[8] <= LARGEST_COMPONENT
         return bool(fits and zlib.crc32(blob, zlib.crc32(_PASSAGE(*row[1:9]))) == row[9])
     except (TypeError, struct.error):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,11 @@ def path(tmp_path: Path) -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """LangChain's standard tests are plain `async def`, without a mark."""
-    # Not in pyproject.toml: a setting that is unknown is an error where pytest-asyncio is not installed.
+    """Let Ctrl-C reach the processes that tests start, and let LangChain's standard tests be plain `async def`."""
+    # A job in the background of a shell inherits that the signal is ignored, and so would everything that it starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # LangChain's bear no mark. Not in pyproject.toml: a setting that is unknown is an error where pytest-asyncio is not
+    # installed.
     if hasattr(config.option, "asyncio_mode"):
         config.option.asyncio_mode = "auto"

@@ -346,6 +346,7 @@ def test_an_encoder_that_fails_leaves_nothing_behind(path: Path) -> None:
         ([np.ones(DIM, dtype=np.float32)], r"with shape \(24,\), expected float32 \[n_tokens, dim\]"),
         ([np.full((1, DIM), np.nan, dtype=np.float32)], "NaN or infinite"),
         ([np.full((1, DIM), np.inf, dtype=np.float32)], "NaN or infinite"),
+        ([np.full((1, DIM), 1e20, dtype=np.float32)], r"numbers up to 1e\+20, expected at most 1.1e\+12"),
         ([np.ones((2, 3), dtype=np.float32)], "gave dim 3, expected 24"),
         ([np.ones((2, 0), dtype=np.float32)], "gave dim 0, expected 24"),
     ],

@@ -25,9 +25,16 @@ HERE = Path(__file__).resolve().parent
 HANDBOOK = HERE.parent / "handbook"
 QUERY = "water keeps dripping at night"
 
-# huggingface_hub is a requirement of tokenizers, and is used only to fetch models from the hub; take it out of this
-# list if your application does. The others come along from an environment of developers, mostly through tqdm.
-LEFT_OUT = ["huggingface_hub", "IPython", "ipywidgets", "matplotlib", "pandas", "pytest", "tkinter", "torch"]
+# Take out of this list what your application uses. huggingface_hub is a requirement of tokenizers, and only fetches
+# models from the hub.
+LEFT_OUT = ["huggingface_hub"]
+# The extras readers, serve and mcp; the other doors.
+LEFT_OUT += ["charset_normalizer", "docx", "lxml", "pathspec", "pypdfium2", "pypdfium2_raw", "watchfiles"]
+LEFT_OUT += ["starlette", "uvicorn", "mcp", "pydantic"]
+LEFT_OUT += ["datasette", "haystack", "langchain_core", "llama_index", "llm"]
+# What comes along from an environment of developers, mostly through tqdm.
+LEFT_OUT += ["hypothesis", "IPython", "ipywidgets", "matplotlib", "mypy", "pandas", "PIL", "pytest", "scipy"]
+LEFT_OUT += ["sklearn", "sphinx", "tkinter", "torch"]
 
 
 def main(arguments: list[str] | None = None) -> int:
