@@ -122,7 +122,9 @@ def _check_extra() -> None:
 def _listening(port: int) -> socket.socket:
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65_535:
         raise InputError(f"port is {port!r}, expected a whole number from 0 to 65535; 0 takes any that is free.")
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # With its protocol named: asyncio sends at once (TCP_NODELAY) only where it can tell that the socket is TCP, and
+    # otherwise every answer waits 40 ms for an acknowledgement.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform == "win32":
             # There, another program could otherwise listen on the same port and get our requests.
