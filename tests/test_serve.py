@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from word_encoder import WordEncoder
 
-from edgecolbert import Index, InputError, reencode
+from edgecolbert import Index, InputError, read_folder, reencode
 from edgecolbert.errors import StoreClosedError, StoreReadOnlyError
 from edgecolbert.filters.parser import parse_filter
 from edgecolbert.serve import application, marks, parameters
@@ -386,6 +386,15 @@ def test_the_filter_of_a_facet_selects_what_it_counts(server: SearchServer, data
                 chosen = ask(server, "/api/documents", filter=[entry["filter"], "year >= 2020 or year = null"]).json
                 assert chosen["count"] == entry["count"], entry
         assert ask(server, "/api/facets", field="year").json["n_values"] == index.facets("year").n_values == 5
+
+
+def test_what_is_noted_of_files_is_no_facet(tmp_path: Path) -> None:
+    path = tmp_path / "handbook.db"
+    with Index.open(path) as index:
+        folder = read_folder(HANDBOOK)
+        index.add_from(folder.root, folder)
+    with SearchServer(path) as running:
+        assert ask(running, "/api/fields").json == {"fields": ["kind", "format"], "folders": "path"}
 
 
 def test_folders_lead_to_their_documents(server: SearchServer) -> None:

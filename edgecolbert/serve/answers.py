@@ -39,6 +39,8 @@ _SAMPLED, _MOST_FIELDS = 200, 12
 # Fields in which readers note where a document was found.
 _PLACES = ("path", "source", "file")
 _TITLE = ("title",)
+# What `edgecolbert index` notes of each file for itself (docs/folders.md), and when a file was written.
+_OF_FILES = ("file", "modified")
 _MOST_FOLDERS = 200
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -233,7 +235,11 @@ class Answers:
                     values.setdefault(path, Counter())[json.dumps(value)] += 1
             place = next((name for name in _PLACES if is_place(values.get((name,)))), None)
             # A place and a title tell documents apart, and are shown with each.
-            sorting = [path for path, counts in values.items() if path not in ((place,), _TITLE) and sorts(counts)]
+            sorting = [
+                path
+                for path, counts in values.items()
+                if path not in ((place,), _TITLE) and path[0] not in _OF_FILES and sorts(counts)
+            ]
             sorting.sort(key=lambda path: -values[path].total())
             return {"fields": [written(path) for path in sorting[:_MOST_FIELDS]], "folders": place}
 
