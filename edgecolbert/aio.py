@@ -297,13 +297,7 @@ class AsyncIndex:
                 await store()
         if batch or not reports:
             await store()
-        return AddReport(
-            ids=[identifier for report in reports for identifier in report.ids],
-            added=sum(report.added for report in reports),
-            updated=sum(report.updated for report in reports),
-            unchanged=sum(report.unchanged for report in reports),
-            encoded=sum(report.encoded for report in reports),
-        )
+        return AddReport.joined(reports)
 
     async def prune(self, source: str, keep: Iterable[str]) -> int:
         """`Index.prune`; the arguments and errors are the same."""

@@ -27,7 +27,7 @@ from edgecolbert.filters.conditions import path_of
 from edgecolbert.filters.values import value_of
 from edgecolbert.fusion import Found, Fusion, check_mode, fused, lexical_search
 from edgecolbert.lexical import parse_query
-from edgecolbert.passage_settings import PassageSettings, check_split, passages_asked_for
+from edgecolbert.passage_settings import PassageSettings, check_split
 from edgecolbert.passages import FloatArray, PassageEncoder
 from edgecolbert.pinning import (
     Model,
@@ -62,7 +62,7 @@ from edgecolbert.search import (
     with_ranks,
 )
 from edgecolbert.store import PinnedEncoding, Store
-from edgecolbert.token_settings import TokenSettings, asked_for
+from edgecolbert.token_settings import TokenSettings
 from edgecolbert.tokenizer import AS_MODEL, check_special_tokens, check_text
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Index:
             raise InputError(f"path is {str(path)!r}, which holds a NUL; no file can be called that.")
         if fde is not None:
             _check_fde(fde)
-        asked_tokens, asked_passages = asked_for(tokens), passages_asked_for(passages)
+        asked_tokens, asked_passages = TokenSettings.asked_for(tokens), PassageSettings.asked_for(passages)
         check_policy(on_damage)
         # For a new file; one that is there says how it wants its model.
         wanted = AS_MODEL if special_tokens is None else check_special_tokens(special_tokens)

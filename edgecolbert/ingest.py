@@ -95,13 +95,7 @@ class Ingest:
             reports.append(self._add_whole(batch, tell))
             done += len(batch)
             self._tell(done, None)
-        return AddReport(
-            ids=[identifier for report in reports for identifier in report.ids],
-            added=sum(report.added for report in reports),
-            updated=sum(report.updated for report in reports),
-            unchanged=sum(report.unchanged for report in reports),
-            encoded=sum(report.encoded for report in reports),
-        )
+        return AddReport.joined(reports)
 
     def _tell(self, done: int, total: int | None) -> None:
         if self._progress is not None and self._progress(done, total) is False:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
-from edgecolbert.errors import InputError, InputTypeError, StoreFormatError
+from edgecolbert.errors import InputError, InputTypeError
+from edgecolbert.pinned_settings import PinnedSettings
 from edgecolbert.untrusted import shown
 
 _NUMBERS = ("max_tokens", "overlap", "min_tokens", "window")
@@ -15,7 +15,7 @@ _MOST_TOKENS = 65_536
 
 
 @dataclass(frozen=True)
-class PassageSettings:
+class PassageSettings(PinnedSettings):
     """How documents become passages; pinned in an index's file until it is re-encoded with others.
 
     Only the library's own encoder offers these; an encoder of the user's splits by its own `split`. The defaults are
@@ -30,6 +30,9 @@ class PassageSettings:
         late_chunking: Encode many passages in one pass, so that each token has seen the others, and cut afterwards.
         window: Most tokens of such a pass, special tokens and prefix included; 0 for the model's document length.
     """
+
+    NAME: ClassVar[str] = "passages"
+    WHAT: ClassVar[str] = "makes passages"
 
     max_tokens: int = 0
     overlap: int = 0
@@ -62,79 +65,6 @@ class PassageSettings:
             )
         if self.window and not self.late_chunking:
             raise InputError(f"window is {self.window}, which is for late_chunking alone. Leave it out, or name both.")
-
-    @property
-    def is_default(self) -> bool:
-        """Whether documents are split as they are where nothing is said."""
-        return self == PassageSettings()
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as a dictionary that JSON can hold."""
-        return asdict(self)
-
-    def pin(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What an encoding's settings are with these.
-
-        Args:
-            settings: Its other settings; what they say of passages is left aside.
-
-        Returns:
-            The settings to store; the default is not named, as in files that were made before there was a choice.
-        """
-        others = {name: value for name, value in settings.items() if name != "passages"}
-        return others if self.is_default else others | {"passages": self.to_json()}
-
-    @classmethod
-    def pinned(cls, settings: Mapping[str, Any], path: str) -> PassageSettings:
-        """What a database says about its passages.
-
-        Args:
-            settings: The settings of an encoding.
-            path: The database file, for messages.
-
-        Returns:
-            The settings.
-
-        Raises:
-            StoreFormatError: If they are none that this version knows.
-        """
-        found = settings.get("passages", {})
-        try:
-            return cls(**found)
-        except (TypeError, InputError) as error:
-            raise StoreFormatError(
-                f"{path} makes passages in a way that this version of edgecolbert does not know: {shown(found)} "
-                f"({error}). Upgrade edgecolbert to open it, or restore the file from a backup."
-            ) from error
-
-
-def passages_asked_for(passages: PassageSettings | Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a caller asks for by name.
-
-    Args:
-        passages: All settings; or a mapping with some of them, which leaves the others to the file; or None for none.
-
-    Returns:
-        The settings that are named.
-
-    Raises:
-        InputTypeError: If it is something else, or a value has the wrong type.
-        InputError: If a name is unknown or a value out of range.
-    """
-    if passages is None:
-        return {}
-    if isinstance(passages, PassageSettings):
-        return passages.to_json()
-    if not isinstance(passages, Mapping):
-        raise InputTypeError(
-            f"passages is {type(passages).__name__}, expected PassageSettings, or a mapping with some of its settings."
-        )
-    names = [field.name for field in fields(PassageSettings)]
-    unknown = [name for name in passages if name not in names]
-    if unknown:
-        raise InputError(f"passages has {shown(unknown[0])}, expected only {', '.join(names)}.")
-    PassageSettings(**passages)
-    return dict(passages)
 
 
 def check_split(split_documents: bool, passages: PassageSettings) -> bool:

@@ -207,9 +207,9 @@ class PassageEncoder:
                 self.dim = rows.shape[1]
             if rows.shape[1] != self.dim or self.dim == 0:
                 raise InputError(f"The encoder's {method} gave dim {rows.shape[1]}, expected {self.dim}.")
-            if not np.isfinite(rows).all():
-                raise InputError(f"The encoder's {method} gave token embeddings that are NaN or infinite.")
             largest = float(np.abs(rows).max(initial=0.0))
+            if not np.isfinite(largest):
+                raise InputError(f"The encoder's {method} gave token embeddings that are NaN or infinite.")
             if largest > LARGEST_COMPONENT:
                 raise InputError(
                     f"The encoder's {method} gave token embeddings with numbers up to {largest:.3g}, expected at most "

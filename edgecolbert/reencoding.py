@@ -17,11 +17,11 @@ from edgecolbert.encoder import Encoder, TokenEncoder
 from edgecolbert.encryption import Key, KeySource
 from edgecolbert.errors import CancelledError, InputError, StoreFormatError
 from edgecolbert.ingest import Ingest
-from edgecolbert.passage_settings import PassageSettings, check_split, passages_asked_for
+from edgecolbert.passage_settings import PassageSettings, check_split
 from edgecolbert.passages import PassageEncoder
 from edgecolbert.pinning import Model, ModelIdentity, check_place, new_encoding, pinned_options
 from edgecolbert.store import PinnedEncoding, Store
-from edgecolbert.token_settings import TokenSettings, asked_for
+from edgecolbert.token_settings import TokenSettings
 
 Progress = Callable[[int, int | None], bool | None]
 
@@ -63,7 +63,7 @@ def reencode(
         StoreFormatError: If the file is pinned to no model, so that it is no finished database.
         CancelledError: If `progress` returned False; the old vectors go on serving, and the next call continues.
     """
-    asked_tokens, asked_passages = asked_for(tokens), passages_asked_for(passages)
+    asked_tokens, asked_passages = TokenSettings.asked_for(tokens), PassageSettings.asked_for(passages)
     key = Key.of(key)
     store = Store(os.fspath(path), create=False, timeout=timeout, durability=durability, key=key)
     try:

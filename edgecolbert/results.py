@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,24 @@ class AddReport:
     updated: int
     unchanged: int
     encoded: int
+
+    @classmethod
+    def joined(cls, reports: Sequence[AddReport]) -> AddReport:
+        """What several calls did together.
+
+        Args:
+            reports: What each did, in order.
+
+        Returns:
+            All their ids, and the sums of their numbers.
+        """
+        return cls(
+            ids=[identifier for report in reports for identifier in report.ids],
+            added=sum(report.added for report in reports),
+            updated=sum(report.updated for report in reports),
+            unchanged=sum(report.unchanged for report in reports),
+            encoded=sum(report.encoded for report in reports),
+        )
 
 
 @dataclass(frozen=True)

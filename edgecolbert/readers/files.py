@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from edgecolbert import limits
+from edgecolbert.content_keys import CODE, MARKDOWN
 from edgecolbert.open_files import read_plainly
 from edgecolbert.readers import mail
-from edgecolbert.readers.formats import CODE, MAIL, MAILBOX, MARKDOWN, Format
+from edgecolbert.readers.formats import MAIL, MAILBOX, Format
 from edgecolbert.readers.isolation import ReaderProcess
 from edgecolbert.readers.parsed import Parsed, UnreadableError, one_line, parse, too_long
 from edgecolbert.readers.plain import heading, is_binary

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePath
 
-# What a text is, by which it may be cut into passages.
-TEXT, MARKDOWN, CODE = "text", "markdown", "code"
+from edgecolbert.content_keys import CODE, MARKDOWN, TEXT
+
 # Files of many documents, which are read one after the other.
 JSON_LINES, MAILBOX = "jsonl", "mbox"
 
