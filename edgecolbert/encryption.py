@@ -140,8 +140,6 @@ def cipher_driver() -> ModuleType:
     try:
         from sqlcipher3 import dbapi2
     except ImportError as error:
-        raise MissingExtraError(
-            "An encrypted database needs SQLCipher: pip install 'edgecolbert[encryption]'."
-        ) from error
+        raise MissingExtraError.of("An encrypted database", "sqlcipher3", "encryption") from error
     found: ModuleType = dbapi2
     return found

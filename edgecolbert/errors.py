@@ -90,6 +90,24 @@ class InputTypeError(InputError, TypeError):
 class MissingExtraError(EdgeColbertError, ImportError):
     """An optional dependency is not installed."""
 
+    @classmethod
+    def of(cls, what: str, package: str, extra: str, otherwise: str = "") -> MissingExtraError:
+        """The error that says how to install it.
+
+        Args:
+            what: What needs it, at the beginning of a sentence.
+            package: The package, as pip calls it.
+            extra: The extra that brings it.
+            otherwise: What can be done instead, as the end of a sentence.
+
+        Returns:
+            The error, to be raised.
+        """
+        return cls(
+            f"{what} needs the package {package}, which is not installed. Install it with: "
+            f"pip install 'edgecolbert[{extra}]'{otherwise}."
+        )
+
 
 class RuntimeUnusableError(EdgeColbertError, ImportError):
     """onnxruntime cannot be imported here, or is known to end the process on this machine."""

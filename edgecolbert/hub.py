@@ -188,8 +188,10 @@ def _hub(what: str) -> Any:
         import huggingface_hub  # an extra, and slow to import
         import huggingface_hub.constants
     except ImportError as error:
-        raise MissingExtraError(
-            f"{what} is no folder here; fetching it from the Hugging Face hub needs the package huggingface_hub. "
-            "Install it with: pip install 'edgecolbert[hub]', or copy it to this machine and give its folder."
+        raise MissingExtraError.of(
+            f"{what} is no folder here; fetching it from the Hugging Face hub",
+            "huggingface_hub",
+            "hub",
+            ", or copy it to this machine and give its folder",
         ) from error
     return huggingface_hub

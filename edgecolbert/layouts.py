@@ -240,9 +240,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     try:
         from pyarrow import parquet  # an extra
     except ImportError as error:
-        raise MissingExtraError(
-            f"Reading {path} needs the package pyarrow. Install it with: pip install 'edgecolbert[eval]'"
-        ) from error
+        raise MissingExtraError.of(f"Reading {path}", "pyarrow", "eval") from error
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():

@@ -206,7 +206,7 @@ def test_an_encrypted_database_is_read_with_its_key(tmp_path: Path, monkeypatch:
 
 def test_without_the_package_the_extra_is_named(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llm", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "edgecolbert\[llm\]"'):
+    with pytest.raises(MissingExtraError, match=r"pip install 'edgecolbert\[llm\]'"):
         load_fragments(f"{db}:kettle")
 
 

@@ -251,7 +251,7 @@ def test_a_server_that_cannot_start_says_so_in_one_line(
 
 def test_without_the_package_the_extra_is_named(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mcp.server", None)
-    with Index.open(db) as index, pytest.raises(MissingExtraError, match=r'pip install "edgecolbert\[mcp\]"'):
+    with Index.open(db) as index, pytest.raises(MissingExtraError, match=r"pip install 'edgecolbert\[mcp\]'"):
         build_server(index)
 
 

@@ -31,6 +31,4 @@ def run(options: argparse.Namespace) -> int:
     try:
         return run_pipeline(options)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"Export needs the package {error.name!r}. Install it with: pip install 'edgecolbert[export]'"
-        ) from error
+        raise MissingExtraError.of("Export", str(error.name), "export") from error

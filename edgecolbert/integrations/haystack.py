@@ -13,11 +13,11 @@ from dataclasses import fields
 from datetime import date
 from typing import Any, Literal
 
-from edgecolbert.errors import InputError, InputTypeError
+from edgecolbert.errors import InputError, InputTypeError, MissingExtraError
 from edgecolbert.filters import Field, Filter, field, read_filter
 from edgecolbert.filters.conditions import AllOf, AnyOf
 from edgecolbert.instants import microseconds_of
-from edgecolbert.integrations.shared import AnyIndex, as_index, missing_extra
+from edgecolbert.integrations.shared import AnyIndex, as_index
 from edgecolbert.results import Hit
 
 try:
@@ -26,7 +26,7 @@ try:
     from haystack.document_stores.types import DuplicatePolicy, FilterPolicy, apply_filter_policy
     from haystack.errors import FilterError
 except ImportError as error:
-    raise missing_extra(__name__, "haystack-ai", "haystack") from error
+    raise MissingExtraError.of(__name__, "haystack-ai", "haystack") from error
 
 Mode = Literal["late", "lexical", "hybrid"]
 HaystackFilters = dict[str, Any]

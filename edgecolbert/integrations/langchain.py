@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NoReturn
 
-from edgecolbert.errors import InputError
+from edgecolbert.errors import InputError, MissingExtraError
 from edgecolbert.fusion import Fusion
 from edgecolbert.index import Index
-from edgecolbert.integrations.shared import AnyFilter, AnyIndex, as_filter, as_index, content_id, missing_extra
+from edgecolbert.integrations.shared import AnyFilter, AnyIndex, as_filter, as_index, content_id
 from edgecolbert.results import Hit
 
 try:
@@ -25,7 +25,7 @@ try:
     from langchain_core.vectorstores import VectorStore
     from pydantic import field_validator
 except ImportError as error:
-    raise missing_extra(__name__, "langchain-core", "langchain") from error
+    raise MissingExtraError.of(__name__, "langchain-core", "langchain") from error
 
 Mode = Literal["late", "lexical", "hybrid"]
 

@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from edgecolbert.errors import InputError
+from edgecolbert.errors import InputError, MissingExtraError
 from edgecolbert.filters import Field, Filter, field, read_filter
 from edgecolbert.filters.conditions import AllOf, AnyOf
 from edgecolbert.fusion import Fusion
-from edgecolbert.integrations.shared import AnyFilter, AnyIndex, as_filter, as_index, missing_extra
+from edgecolbert.integrations.shared import AnyFilter, AnyIndex, as_filter, as_index
 from edgecolbert.results import Hit
 
 try:
@@ -24,7 +24,7 @@ try:
     from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
     from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 except ImportError as error:
-    raise missing_extra(__name__, "llama-index-core", "llama-index") from error
+    raise MissingExtraError.of(__name__, "llama-index-core", "llama-index") from error
 
 Mode = Literal["late", "lexical", "hybrid"]
 

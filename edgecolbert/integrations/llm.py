@@ -174,9 +174,7 @@ def _fragments(wanted: Search) -> list[Fragment]:
     try:
         from llm import Fragment
     except ImportError as error:
-        raise MissingExtraError(
-            f'Fragments need the package llm: {error}. Install it with `pip install "edgecolbert[llm]"`.'
-        ) from None
+        raise MissingExtraError.of("A fragment", "llm", "llm") from error
     if not 1 <= wanted.k <= MOST_HITS:
         raise InputError(f"k is {wanted.k}, expected 1 to {MOST_HITS}.")
     with _open(wanted.db, wanted.key_env, wanted.key_file) as index:

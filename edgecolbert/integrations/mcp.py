@@ -49,10 +49,7 @@ def build_server(index: Index, *, max_chars: int = MAX_CHARS, allow_writes: bool
         from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
         from mcp.types import ToolAnnotations
     except ImportError as error:
-        raise MissingExtraError(
-            f"The MCP server needs the package mcp, version 2: {error}. Install it with "
-            '`pip install "edgecolbert[mcp]"`.'
-        ) from None
+        raise MissingExtraError.of("The MCP server", "mcp, version 2", "mcp") from error
     tools = AssistantTools(index, max_chars=max_chars)
     if allow_writes:
         # Says at once that it cannot be written, rather than when an assistant first tries.

@@ -9,29 +9,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from edgecolbert.errors import InputTypeError, MissingExtraError
+from edgecolbert.errors import InputTypeError
 from edgecolbert.filters import Filter
 from edgecolbert.index import Index
 
 AnyIndex = Index | str | os.PathLike[str]
 AnyFilter = Filter | Mapping[Any, Any] | str
-
-
-def missing_extra(door: str, package: str, extra: str) -> MissingExtraError:
-    """The error of a door whose framework is not installed.
-
-    Args:
-        door: The module of the door.
-        package: The package that is missing, as pip calls it.
-        extra: The extra that brings it.
-
-    Returns:
-        The error, to be raised.
-    """
-    return MissingExtraError(
-        f"{door} needs the package {package}, which is not installed. Install it with: "
-        f"pip install 'edgecolbert[{extra}]'."
-    )
 
 
 def as_index(index: object) -> Index:

@@ -52,9 +52,7 @@ def watching(sources: list[Source]) -> Iterator[Watcher]:
     try:
         from watchfiles import watch
     except ImportError:
-        raise MissingExtraError(
-            "--watch needs the package watchfiles. Install it: pip install 'edgecolbert[readers]'."
-        ) from None
+        raise MissingExtraError.of("--watch", "watchfiles", "readers") from None
     for source in sources:
         if source.path is None or not source.path.is_dir():
             raise InputError(

@@ -184,6 +184,4 @@ async def _watch(request: Request, gone: threading.Event) -> None:
 
 def missing() -> MissingExtraError:
     """The error for an installation without the extra."""
-    return MissingExtraError(
-        "The search page needs the packages starlette and uvicorn. Install them with: pip install 'edgecolbert[serve]'."
-    )
+    return MissingExtraError.of("The search page", "starlette or uvicorn", "serve")

@@ -108,13 +108,14 @@ def rare_words(text: str, frequencies: Counter[str], count: int, rng: random.Ran
     return " ".join(word for word in candidates if word in chosen)
 
 
-def make_views(pairs: list[Pair], frequencies: Counter[str], seed: int) -> Iterator[View]:
+def make_views(pairs: list[Pair], frequencies: Counter[str], seed: int, rare_share: float = 0.5) -> Iterator[View]:
     """Yields views of shuffled pairs for ever; each pass draws different sentences, words and neighbours.
 
     Args:
         pairs: The training pairs.
         frequencies: Document frequencies, for the rare-word queries.
         seed: Seed of the shuffling and the draws.
+        rare_share: Of how many of the documents some of the rarest words are asked.
     """
     rng = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
     order = list(range(len(pairs)))
@@ -135,7 +136,7 @@ def make_views(pairs: list[Pair], frequencies: Counter[str], seed: int) -> Itera
             sentences = [s for s in _SENTENCE_END.split(pair.document) if 20 <= len(s) <= 300]
             if sentences:
                 yield View(rng.choice(sentences), True)
-            if rng.random() < 0.5:
+            if rng.random() < rare_share:
                 words = rare_words(pair.document, frequencies, rng.randint(1, 6), rng)
                 if words:
                     yield View(words, True)

@@ -63,6 +63,10 @@ class Preset:
         rank_weight: Weight of the score-level loss.
         rank_temperature: MaxSim sums are divided by this before the softmax.
         contrastive: Weight of the cross-entropy on the pairs in the score-level loss.
+        query_weight: How much a token of a query counts in the token loss, where one of a document counts 1.
+        text_weight: How much the token that stands for the whole text counts, relative to others of its text.
+        rare_words: Share of the documents of which some of the rarest words are asked as a query.
+        teacher_tables: Start the student's tables of words and positions from the teacher's.
         held_out_share: Share of the documents that is kept for evaluation.
         held_out_documents: Held-out documents a source.
         held_out_queries: Held-out queries a source.
@@ -90,6 +94,10 @@ class Preset:
     rank_weight: float = 0.2
     rank_temperature: float = 1.0
     contrastive: float = 0.0
+    query_weight: float = 2.0
+    text_weight: float = 3.0
+    rare_words: float = 0.5
+    teacher_tables: bool = True
     held_out_share: float = 0.02
     held_out_documents: int = 300
     held_out_queries: int = 100
@@ -224,8 +232,9 @@ class Batches:
             targets, _ = with_sentence(states @ self.projection.weight.T, owner_tensor)
             # with_sentence puts the sentence last; the student has it second. Documents drop punctuation, so nothing is
             # learned there; the sentence is one token of many and carries more than one word does.
-            weights = np.full((len(members), ids.shape[1]), 2.0 if role == "query" else 1.0, dtype=np.float32)
-            weights[:, 1] *= 3
+            of_role = self.preset.query_weight if role == "query" else 1.0
+            weights = np.full((len(members), ids.shape[1]), of_role, dtype=np.float32)
+            weights[:, 1] *= self.preset.text_weight
             if role == "document":
                 weights[np.isin(ids, self.skip)] = 0
             mask = np.arange(ids.shape[1])[None, :] < (lengths + 1)[:, None]
@@ -471,7 +480,7 @@ def prepare_targets(
     paths = cache_shards(
         teacher,
         build_tokenizer(teacher_folder, prefixes=False),
-        make_views(pairs, document_frequencies(pairs), preset.seed),
+        make_views(pairs, document_frequencies(pairs), preset.seed, preset.rare_words),
         work / "targets",
         preset.shards,
         preset.views,
@@ -525,7 +534,8 @@ def main() -> None:
     counts = torch.zeros(len(words), dtype=torch.long)
     for shard in shards:
         counts += torch.bincount(torch.from_numpy(shard.ids).long(), minlength=len(words))
-    student.start_from(words, positions, counts)
+    if preset.teacher_tables:
+        student.start_from(words, positions, counts)
     student.to(device)
     print(f"student: {student.size_in_bytes():,} bytes as int8; settings: {json.dumps(asdict(preset))}", flush=True)
 
