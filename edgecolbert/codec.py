@@ -50,6 +50,11 @@ class QuantizedTokens(NamedTuple):
         """What is stored, of `stored_bytes` bytes; the scale is kept beside it."""
         return self.values.tobytes() if self.content is None else self.content
 
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes `to_bytes` gives."""
+        return self.values.nbytes if self.content is None else len(self.content)
+
     @classmethod
     def from_bytes(cls, content: bytes, scale: float, dim: int, bits: int = 8) -> QuantizedTokens:
         """Read what `to_bytes` gave.

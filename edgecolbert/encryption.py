@@ -12,6 +12,9 @@ from edgecolbert.errors import InputError, InputTypeError, MissingExtraError
 
 KeySource = str | bytes | Callable[[], str | bytes]
 
+# What SQLCipher keeps of each page for itself: a start vector and a code that authenticates the page.
+PAGE_OVERHEAD = 16 + 64
+
 _RAW_BYTES = 32
 _RAW_DIGITS = re.compile(r"[0-9a-fA-F]{64}")
 

@@ -185,16 +185,7 @@ class Ingest:
                 f"{self._store.path} holds token embeddings of dim {pinned.dim}, the model {pinned.model_name!r} now "
                 f"gives {self._passages.dim}. Use the model it was made with, or re-encode."
             )
-        stored: list[StoredPassage] = []
-        for digest, text, passages in encoded:
-            content_id = self._store.stage_content(digest, text)
-            if self._store.has_passages(content_id, pinned.encoding_id):
-                continue
-            numbers = self._store.stage_passages(content_id, pinned.encoding_id, passages)
-            stored += [
-                passage._replace(passage_id=number, content_id=content_id)
-                for number, passage in zip(numbers, passages, strict=True)
-            ]
+        stored = self._store.stage_texts(pinned.encoding_id, encoded)
         self._upkeep.add_codes(stored)
         return len(stored)
 

@@ -222,8 +222,11 @@ class _Loading:
             with self._store.change():
                 if (self._store.note(_LINES), self._store.note(_READ_SUM)) != start:
                     raise StoreError(f"{self._store.path} is being loaded by another process, too. Let it finish.")
-                stored = [passage for entry in encoded for passage in self._store_document(*entry)]
+                texts = ((record.hash, record.text, passages) for record, _, passages in encoded)
+                stored = self._store.stage_texts(self._pinned.encoding_id, texts)
                 upkeep.add_codes(stored)
+                for record, source, _ in encoded:
+                    self._show(record, source)
                 self._note_progress()
             upkeep.after_write(len(stored))
             done += len(batch)
@@ -300,18 +303,9 @@ class _Loading:
             self._pinned = self._store.encoding() or self._pinned
         return [(record, source, new) for (record, source, _), new in zip(batch, passages, strict=True)]
 
-    def _store_document(self, record: Record, source: str | None, passages: list[StoredPassage]) -> list[StoredPassage]:
-        number, encoding_id = self._store.stage_content(record.hash, record.text), self._pinned.encoding_id
-        stored = []
-        if not self._store.has_passages(number, encoding_id):
-            numbers = self._store.stage_passages(number, encoding_id, passages)
-            stored = [
-                passage._replace(passage_id=passage_id, content_id=number)
-                for passage_id, passage in zip(numbers, passages, strict=True)
-            ]
+    def _show(self, record: Record, source: str | None) -> None:
         if self._store.put_documents([record], source) != ["added"]:
             raise InputError(f"{self._lines.where} or a few lines before has the id {record.id!r} a second time.")
-        return stored
 
 
 # Writing

@@ -299,11 +299,13 @@ def _copy(
     uncertain = []
     while batch := list(islice(documents, _STEP)):
         with store.change():
-            for record, _, content_id, _ in batch:
-                number = store.stage_content(record.hash, record.text)
-                if old is not None and not store.has_passages(number, pinned.encoding_id):
-                    passages = salvage.passages(content_id, record.text, old)
-                    store.stage_passages(number, pinned.encoding_id, passages or [])
+            store.stage_texts(
+                pinned.encoding_id,
+                (
+                    (record.hash, record.text, salvage.passages(content_id, record.text, old) or [] if old else [])
+                    for record, _, content_id, _ in batch
+                ),
+            )
             for record, source, _, _ in batch:
                 store.put_documents([record], source)
         uncertain += [found.record.id for found in batch if not found.certain]

@@ -29,7 +29,7 @@ from edgecolbert.connection import MEMORY, open_connection, open_copy, reading, 
 from edgecolbert.content_keys import read_content_key
 from edgecolbert.document_register import Member, Register, Totals
 from edgecolbert.documents import Document, Record, is_sound_text
-from edgecolbert.encryption import Key
+from edgecolbert.encryption import PAGE_OVERHEAD, Key
 from edgecolbert.errors import EdgeColbertError, StoreError, StoreFormatError, StoreReadOnlyError
 from edgecolbert.field_index import FieldIndex
 from edgecolbert.filters import HAS_NUL, Filter, filter_sql, matches, read_filter
@@ -37,6 +37,7 @@ from edgecolbert.filters.evaluate import value_at
 from edgecolbert.filters.sql import rows_of_field
 from edgecolbert.filters.values import ANY, ELEMENT, INSTANT, entries_of, is_entry
 from edgecolbert.fulltext import FullText
+from edgecolbert.page_filling import in_filling_order
 from edgecolbert.schema import prepare_schema
 from edgecolbert.segment_cells import LISTS_OF_A_SEGMENT
 from edgecolbert.sqlite_errors import translated_errors
@@ -242,6 +243,11 @@ class Store:
         if not isinstance(value, int) or value < 0:
             raise self._wrong("its generation", "a whole number of at least 0", value)
         return value
+
+    @property
+    def usable_page(self) -> int:
+        """Bytes of a page that SQLite fills; SQLCipher keeps some of each for itself."""
+        return int(self._one("PRAGMA page_size")[0]) - (PAGE_OVERHEAD if self._access["key"] is not None else 0)
 
     @property
     def file_bytes(self) -> int:
@@ -734,6 +740,29 @@ class Store:
             encoding_id,
         )
         return {row[0] for row in rows}
+
+    def stage_texts(
+        self, encoding_id: int, texts: Iterable[tuple[str, str, list[StoredPassage]]]
+    ) -> list[StoredPassage]:
+        """Store texts with their passages without showing them yet.
+
+        Args:
+            encoding_id: Which vectors.
+            texts: What each is stored by, the text, and its passages.
+
+        Returns:
+            The passages that were not there yet, with their numbers, in the order of these.
+        """
+        stored = []
+        for digest, text, passages in in_filling_order(list(texts), _token_bytes, self.usable_page):
+            content_id = self.stage_content(digest, text)
+            if not self.has_passages(content_id, encoding_id):
+                numbers = self.stage_passages(content_id, encoding_id, passages)
+                stored += [
+                    passage._replace(passage_id=number, content_id=content_id)
+                    for number, passage in zip(numbers, passages, strict=True)
+                ]
+        return stored
 
     def stage_content(self, digest: str, text: str) -> int:
         """Store a text without showing it yet, and give its number."""
@@ -1459,6 +1488,10 @@ class Store:
                 "`edgecolbert verify --db FILE` to see what can still be read."
             )
         return row
+
+
+def _token_bytes(text: tuple[str, str, list[StoredPassage]]) -> list[int]:
+    return [passage.tokens.n_bytes for passage in text[2]]
 
 
 def _drift_key(first_stage_id: int) -> str:

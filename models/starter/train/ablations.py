@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,10 @@ def main() -> None:
         work.mkdir(exist_ok=True)
         if not own_texts and not (work / "targets").exists():
             (work / "targets").symlink_to(shared.resolve(), target_is_directory=True)
+        # Turning the projection takes as long as a third of a run, and all but one variant have the same.
+        made = arguments.work / "everything" / "projection.pt"
+        if made.exists() and not (work / "projection.pt").exists() and "projection_steps=0" not in settings:
+            shutil.copy(made, work / "projection.pt")
         if not (work / "checkpoint").exists():
             command = [sys.executable, str(Path(__file__).with_name("train.py")), "--preset", arguments.preset]
             command += ["--pairs", *arguments.pairs, "--out", str(work / "checkpoint"), "--work", str(work)]
