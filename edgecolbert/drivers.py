@@ -6,9 +6,11 @@ import os
 import sqlite3
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from types import ModuleType
+from typing import Any
 
 from edgecolbert import limits
 from edgecolbert.encryption import Key
@@ -120,6 +122,27 @@ def harden(raw: sqlite3.Connection) -> None:
         raw.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
         raw.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_TRIGGER, False)
         raw.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW, False)
+
+
+@contextmanager
+def undefended(connection: Any) -> Iterator[None]:
+    """Let the library itself write into FTS5's own tables, which SQLite's defensive mode forbids.
+
+    Args:
+        connection: A connection that writes.
+
+    Yields:
+        Nothing.
+    """
+    # As in `harden`.
+    if sys.version_info >= (3, 12) and hasattr(connection, "setconfig"):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, False)
+        try:
+            yield
+        finally:
+            connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+    else:
+        yield
 
 
 def configure(raw: sqlite3.Connection, *, new: bool, timeout: float, durability: str) -> None:

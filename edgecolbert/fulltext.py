@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from edgecolbert.connection import Connection
 from edgecolbert.documents import is_sound_text
-from edgecolbert.errors import StoreFormatError
+from edgecolbert.drivers import undefended
+from edgecolbert.full_text_sums import FullTextSums, damaged_index, varints
 from edgecolbert.lexical import columns
-from edgecolbert.sqlite_errors import error_code
+from edgecolbert.sqlite_errors import driver_errors, error_code
 
 # Weights of the columns for BM25. Names are found by their words, too, so they only tell texts with the same words
 # apart: with a weight of 1 the mean nDCG@10 of five collections of prose is .005 lower (docs/hybrid.md).
@@ -28,6 +29,22 @@ _SHOWN = "EXISTS (SELECT 1 FROM documents WHERE documents.content_id = lexical.r
 _AMONG = "+lexical.rowid IN (SELECT value FROM json_each(?))"
 _DELETE = "INSERT INTO lexical (lexical, rowid, words, exact, names) VALUES ('delete', ?, ?, ?, ?)"
 _INSERT = "INSERT INTO lexical (rowid, words, exact, names) VALUES (?, ?, ?, ?)"
+_DELETE_ALL = "INSERT INTO lexical (lexical) VALUES ('delete-all')"
+
+# FTS5's own tables as it makes them: empty, with one setting, that of the format, which it has had since 2015.
+_CONFIG = [("version", "4")]
+_AS_NEW = (
+    "DELETE FROM lexical_data",
+    "DELETE FROM lexical_idx",
+    "DELETE FROM lexical_docsize",
+    "DELETE FROM lexical_config",
+    "INSERT INTO lexical_data (id, block) VALUES (1, x''), (10, x'00000000000000')",
+    "INSERT INTO lexical_config (k, v) VALUES ('version', 4)",
+)
+# The second where FTS5 is to write what its tables have already.
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT)
+# What it says of its settings has no code of its own.
+_OTHER_FORMAT = "invalid fts5 file format"
 
 
 class Scored(NamedTuple):
@@ -77,11 +94,14 @@ class FullText:
     def __init__(self, connection: Connection, path: str | Path) -> None:
         self._connection = connection
         self._path = str(path)
+        self.sums = FullTextSums(self._run, self._path)
 
     def add(self, content_id: int, text: str) -> None:
         """Index a new text."""
         with self._damage_explained():
-            self._connection.execute(_INSERT, (content_id, *columns(text)))
+            self.sums.before()
+            self._run(_INSERT, content_id, *columns(text))
+            self.sums.after(content_id)
 
     def remove(self, content_ids: Iterable[int]) -> bool:
         """Forget texts that are about to be deleted from `contents`.
@@ -97,19 +117,48 @@ class FullText:
                 text, sound = _stored_text(self._connection, number)
                 if not sound:
                     return False
-                self._connection.execute(_DELETE, (number, *columns(text.decode())))
+                self.sums.before()
+                self._run(_DELETE, number, *columns(text.decode()))
+                self.sums.after(number)
         return True
 
     def rebuild(self) -> None:
         """Make the whole index again from the texts."""
         with self._damage_explained():
-            self._connection.execute("INSERT INTO lexical (lexical) VALUES ('delete-all')")
+            self._empty()
             fill(self._connection)
+            self.sums.rewrite()
+
+    def _empty(self) -> None:
+        """Take everything out, and see to it that FTS5 finds its own tables as it makes them."""
+        if self._run("SELECT k, quote(v) FROM lexical_config").fetchall() == _CONFIG:
+            try:
+                self._run(_DELETE_ALL)
+            except driver_errors() as error:
+                if error_code(error) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+                    raise
+            else:
+                return
+        # It will not even begin with a list of segments or with settings that it cannot read.
+        with undefended(self._connection):
+            for statement in _AS_NEW:
+                self._run(statement)
+        self._run(_DELETE_ALL)
 
     def optimize(self) -> None:
         """Merge what FTS5 keeps in parts, which makes it smaller."""
         with self._damage_explained():
-            self._connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
+            self.sums.before()
+            self._run("INSERT INTO lexical (lexical) VALUES ('optimize')")
+
+    def finish(self) -> None:
+        """Let FTS5 write what it has in memory, and note its sums, before a change is committed."""
+        with self._damage_explained():
+            self.sums.finish()
+
+    def abandon(self) -> None:
+        """What the change did to the index is rolled back."""
+        self.sums.abandon()
 
     def best(self, match: str, wanted: int, among: Sequence[int] | None) -> list[Scored]:
         """The texts that match best, of those that documents point to.
@@ -141,17 +190,16 @@ class FullText:
         """The numbers of all texts that match, of those that documents point to."""
         conditions, parameters = _where(match, among)
         with self._damage_explained():
-            rows = self._connection.execute(f"SELECT rowid FROM lexical WHERE {conditions}", parameters)
+            self.sums.check()
+            rows = self._run(f"SELECT rowid FROM lexical WHERE {conditions}", *parameters)
             return [int(row[0]) for row in rows]
 
     def _scored(self, match: str, among: Sequence[int] | None, limit: int) -> list[Scored]:
         conditions, parameters = _where(match, among)
         sql = f"SELECT rowid, {_BM25} AS score FROM lexical WHERE {conditions} ORDER BY score DESC, rowid LIMIT ?"
         with self._damage_explained():
-            return [
-                Scored(int(number), float(score))
-                for number, score in self._connection.execute(sql, (*parameters, limit))
-            ]
+            self.sums.check()
+            return [Scored(int(number), float(score)) for number, score in self._run(sql, *parameters, limit)]
 
     # Checks, for `verification`
 
@@ -160,6 +208,7 @@ class FullText:
         with self._damage_explained():
             # Reads what FTS5 keeps about all its parts; without that nothing below can be asked.
             self._connection.execute("SELECT 1 FROM lexical WHERE lexical MATCH 'kettle'").fetchone()
+        yield from self.sums.problems()
         expected: dict[int, int] = {}
         sizes: dict[int, list[int]] = {}
         damaged: set[int] = set()
@@ -170,14 +219,14 @@ class FullText:
             else:
                 damaged.add(number)  # reported as such; what its row should be nobody knows
         stored = {row[0]: row[1] for row in self._connection.execute("SELECT id, sz FROM lexical_docsize")}
-        wrong = [number for number in expected if _varints(stored.get(number)) != sizes[number]]
+        wrong = [number for number in expected if varints(stored.get(number)) != sizes[number]]
         if wrong or stored.keys() != expected.keys() | damaged:
             yield (
                 f"it should have {len(expected) + len(damaged)} texts and has {len(stored)}, {len(wrong)} of them "
                 "missing or of another length"
             )
         (totals,) = self._connection.execute("SELECT block FROM lexical_data WHERE id = 1").fetchone() or (None,)
-        if sizes and not damaged and _varints(totals) != [len(sizes), *map(sum, zip(*sizes.values(), strict=True))]:
+        if sizes and not damaged and varints(totals) != [len(sizes), *map(sum, zip(*sizes.values(), strict=True))]:
             yield "its totals are wrong"
         found = self._instances()
         differing = sum(found.get(number, 0) != check for number, check in expected.items())
@@ -212,13 +261,12 @@ class FullText:
         try:
             yield
         except Exception as error:
-            if error_code(error) != sqlite3.SQLITE_CORRUPT:
+            if error_code(error) not in _DAMAGE and _OTHER_FORMAT not in str(error):
                 raise
-            raise StoreFormatError(
-                f"{self._path}: the full-text index is damaged ({error}). The texts and the token embeddings are "
-                "unharmed: search with mode='late', and run `edgecolbert compact --rebuild-lexical --db FILE` to make "
-                "it again."
-            ) from error
+            raise damaged_index(self._path, error) from error
+
+    def _run(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        return self._connection.execute(sql, parameters)
 
 
 def _where(match: str, among: Sequence[int] | None) -> tuple[str, list[Any]]:
@@ -240,16 +288,3 @@ def _checked(found: tuple[str, str, str]) -> tuple[int, list[int]]:
     for offset in range(len(words)):
         check ^= hash((0, offset))
     return check, [len(words), len(exact), len(names)]
-
-
-def _varints(blob: object) -> list[int] | None:
-    """The numbers that FTS5 stores one after the other, seven bits a byte, highest first."""
-    if not isinstance(blob, bytes):
-        return None
-    numbers, value = [], 0
-    for byte in blob:
-        value = value << 7 | byte & 0x7F
-        if not byte & 0x80:
-            numbers.append(value)
-            value = 0
-    return numbers

@@ -865,7 +865,7 @@ class Index:
             return verify_store(self._open_store(), full=full)
 
     def repair(self, *, progress: Progress | None = None) -> RepairReport:
-        """Make damaged vectors again from the texts, and a damaged first stage from the vectors, in this file.
+        """Make damaged vectors and full text again from the texts, and a damaged first stage from vectors, in place.
 
         Where SQLite itself finds the file damaged, nothing is changed: `edgecolbert.recover` then makes a new file of
         what can be read.
@@ -1199,6 +1199,8 @@ class Index:
         """The first stage that serves, or None before there is one."""
         number = self._store.first_stage_number(encoding_id)
         if number is None:
+            # One that cannot be found is not one that was never made.
+            self._store.check_stage_tables()
             return None
         if self._candidates is None or self._candidates[0] != number:
             from edgecolbert.candidates import candidates_of  # a search that scores everything does without it

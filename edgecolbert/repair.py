@@ -226,6 +226,7 @@ def _repair_store(
         lost = sorted({*store.damaged_documents(), *(name for _, names in wrong for name in names)})
         unsound = {*store.unsound_passages(number), *store.damaged_contents(number)}
         register_problem = next(store.register.problems(), None)
+        lexical_problem = _lexical_problem(store)
         stage_is_sound = not list(first_stage_problems(store, pinned))
         n_missing = store.count_contents_without_passages(number) + len(store.shown_contents(unsound))
     encoded, notes = 0, []
@@ -237,6 +238,10 @@ def _repair_store(
         with lock, store.change():
             gone = store.register.rewrite()
         notes.append(f"What is noted of all documents was made again from those that are there: {register_problem}")
+    if lexical_problem is not None:
+        with lock:
+            store.rebuild_lexical()
+        notes.append(f"The full-text index was made again from the texts: {lexical_problem}")
     if unsound:
         # One commit: a search finds either the damage, or that these texts have no passages yet.
         with lock, store.change():
@@ -266,6 +271,14 @@ def _repair_store(
         first_stage_rebuilt=rebuilt,
         notes=tuple(notes),
     )
+
+
+def _lexical_problem(store: Store) -> str | None:
+    """The first thing that is wrong with the full-text index, if anything is."""
+    try:
+        return next(store.full_text.problems(), None)
+    except StoreFormatError as error:
+        return str(error)
 
 
 def _pinned(salvage: Salvage, model: Model, path: str | os.PathLike[str]) -> tuple[PinnedEncoding, list[str]]:

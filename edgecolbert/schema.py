@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgecolbert import document_register, segment_cells
+from edgecolbert import document_register, full_text_sums, segment_cells
 from edgecolbert.connection import APPLICATION_ID, Connection, reading, writing
 from edgecolbert.errors import StoreFormatError, StoreReadOnlyError
 from edgecolbert.fulltext import fill
@@ -16,7 +16,7 @@ from edgecolbert.fulltext import fill
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _VERSION_1 = """
 CREATE TABLE state (
@@ -187,8 +187,18 @@ CREATE TABLE segment_cells (
 );
 """
 
+# Version 5: what the tables of the full text add up to, a part at a time, made of what there is.
+_VERSION_5 = """
+CREATE TABLE full_text_sums (
+    segment INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (segment, part)
+) WITHOUT ROWID;
+"""
+
 # Every change of the schema, oldest first. What a database may hold follows from them.
-_SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+_SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 
 # The tables in which FTS5 keeps a contentless table.
 _SHADOWS = {
@@ -337,18 +347,19 @@ def _migrate(connection: Connection | sqlite3.Connection) -> None:
 
 
 def _run_script(db: Database, script: str) -> None:
+    def run(sql: str, *parameters: Any) -> sqlite3.Cursor:
+        return db.execute(sql, parameters)
+
     # Not executescript, which commits what is open before it begins.
     for statement in _statements(script):
         db.execute(statement)
     if script is _VERSION_3:
         fill(db.conn)
     if script is _VERSION_4:
-
-        def run(sql: str, *parameters: Any) -> sqlite3.Cursor:
-            return db.execute(sql, parameters)
-
         document_register.fill(run)
         segment_cells.fill(run)
+    if script is _VERSION_5:
+        full_text_sums.fill(run)
 
 
 def _statements(script: str) -> list[str]:

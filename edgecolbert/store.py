@@ -230,8 +230,10 @@ class Store:
         try:
             with translated_errors(self.path), writing(self._connection):
                 yield
+                self.full_text.finish()
                 self._run("UPDATE state SET value = value + 1 WHERE key = 'generation'")
         except BaseException:
+            self.full_text.abandon()
             # Numbers of segments that were rolled back are given again.
             self._segment_cells.clear()
             raise

@@ -46,13 +46,14 @@ def verify_store(store: Store, *, full: bool = True) -> VerifyReport:
 def _all_problems(store: Store) -> Iterator[Problem]:
     yield from _guarded(store, lambda: _structure_problems(store, store.integrity_messages()))
     yield from _guarded(store, lambda: _text_problems(store))
-    yield from _guarded(store, lambda: _lexical_problems(store))
+    yield from _guarded(store, lambda: _lexical_problems(store.full_text.problems()))
     yield from _guarded(store, lambda: _encoding_problems(store, (_vector_problems, first_stage_problems)))
 
 
 def _quick_problems(store: Store) -> Iterator[Problem]:
     yield from _guarded(store, lambda: _structure_problems(store, store.quick_messages()))
     yield from _guarded(store, lambda: map(Problem, store.register.problems()))
+    yield from _guarded(store, lambda: _lexical_problems(store.full_text.sums.problems()))
     yield from _guarded(store, lambda: _encoding_problems(store, (_missing_problems, _places_problems)))
 
 
@@ -121,8 +122,8 @@ def _text_problems(store: Store) -> Iterator[Problem]:
         yield from map(Problem, store.fields.differences(store.metadata()))
 
 
-def _lexical_problems(store: Store) -> Iterator[Problem]:
-    for problem in store.full_text.problems():
+def _lexical_problems(found: Iterator[str]) -> Iterator[Problem]:
+    for problem in found:
         yield Problem(
             f"The full-text index is wrong: {problem}. Run `edgecolbert compact --rebuild-lexical --db FILE` to make "
             "it again from the texts."

@@ -60,6 +60,7 @@ def _check(path: Path, acknowledged: int) -> int:
         if ids:
             found = index.search("common", k=len(ids), n_candidates=len(ids))
             assert {hit.id for hit in found} == set(ids)
+            assert {hit.id for hit in index.search("common", k=len(ids), mode="lexical")} == set(ids)
             assert index.stats().passages == 3 * len(ids)
         return len(ids)
 

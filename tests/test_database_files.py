@@ -196,7 +196,7 @@ def test_a_database_from_the_future_is_left_as_it_is(path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     before = _digest(path)
     for read_only in (False, True):
-        message = "later version of edgecolbert: its schema is 99, this version reads up to 4. .*Upgrade edgecolbert"
+        message = "later version of edgecolbert: its schema is 99, this version reads up to 5. .*Upgrade edgecolbert"
         with pytest.raises(StoreFormatError, match=message):
             Index.open(path, model=WordEncoder(), read_only=read_only)
     assert _digest(path) == before

@@ -184,6 +184,24 @@ def test_a_part_of_the_first_stage_that_cannot_be_found_is_an_error_or_passed_ov
         assert index.verify().problems == ()
 
 
+def test_a_first_stage_that_cannot_be_found_is_not_taken_for_none(whole: Path) -> None:
+    with raw(whole) as connection:
+        sql = "SELECT rootpage FROM sqlite_master WHERE name IN ('first_stages', '_sqlite_migrations')"
+        pages = [slice((root - 1) * PAGE, root * PAGE) for (root,) in connection.execute(sql)]
+    content = bytearray(whole.read_bytes())
+    content[pages[0]], content[pages[1]] = content[pages[1]], content[pages[0]]
+    whole.write_bytes(content)
+    with Index.open(whole, model=WordEncoder()) as index:
+        with pytest.raises(StoreFormatError, match="in the first stage is damaged"):
+            index.search("kettle", n_candidates=3)
+        assert index.search("kettle", exact=True)
+    with (
+        Index.open(whole, model=WordEncoder(), on_damage="skip") as index,
+        pytest.warns(StoreWarning, match="the first stage is damaged, so every passage was scored"),
+    ):
+        assert index.search("kettle", n_candidates=3)
+
+
 def test_a_merge_does_not_lose_a_list_that_cannot_be_found(whole: Path) -> None:
     with raw(whole) as connection:
         connection.execute("DELETE FROM cell_lists WHERE list_id = (SELECT min(list_id) FROM cell_lists)")

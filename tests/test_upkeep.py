@@ -236,7 +236,7 @@ def version_1(tmp_path: Path) -> Path:
 
 def test_a_file_of_schema_1_is_migrated_with_all_it_holds(version_1: Path) -> None:
     model = FIXTURES / "tiny-model"
-    with pytest.raises(StoreReadOnlyError, match="has schema 1 and must be migrated to 4 first"):
+    with pytest.raises(StoreReadOnlyError, match="has schema 1 and must be migrated to 5 first"):
         Index.open(version_1, model=model, read_only=True)
     with Index.open(version_1, model=model) as index:
         assert index.ids() == ["bees", "bread", "twin", "long", "empty"]

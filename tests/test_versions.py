@@ -20,12 +20,14 @@ FOUND = {
     2: [("n0", 14.5101900100708), ("n6", 14.445478439331055), ("long", 14.41063117980957)],
     3: [("n0", 14.5101900100708), ("n6", 14.445478439331055), ("long", 14.41063117980957)],
     4: [("n0", 14.5101900100708), ("n6", 14.445478439331055), ("long", 14.41063117980957)],
+    5: [("n0", 14.5101900100708), ("n6", 14.445478439331055), ("long", 14.41063117980957)],
 }
 IDS = {
     1: ["bees", "bread", "twin", "long", "empty"],
     2: ["bees", "bread", "twin", "long", "empty", *(f"n{n}" for n in range(12) if n != 3)],
     3: ["bees", "bread", "twin", "long", "empty", *(f"n{n}" for n in range(12) if n != 3)],
     4: ["bees", "bread", "twin", "long", "empty", *(f"n{n}" for n in range(12) if n != 3)],
+    5: ["bees", "bread", "twin", "long", "empty", *(f"n{n}" for n in range(12) if n != 3)],
 }
 
 # A file of version 3 whose passages are made by structure, with overlap and behind their context; its documents have
