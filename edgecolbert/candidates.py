@@ -18,7 +18,7 @@ from edgecolbert.cell_lists import CellList, Segment, joined_list, passage_score
 from edgecolbert.errors import StoreFormatError
 from edgecolbert.largest import largest
 from edgecolbert.segment_cells import LISTS_OF_A_SEGMENT
-from edgecolbert.store import Store, StoredFirstStage
+from edgecolbert.store import Store, StoredCode, StoredFirstStage
 
 if TYPE_CHECKING:
     from edgecolbert.cell_lists import CellListEncoding
@@ -79,6 +79,7 @@ class ListCandidates:
         self._prepared = found.stage.prepared
         self._generation = -1
         self._segments: dict[int, IntArray] = {}
+        self._sealed_to: dict[int, int] = {}
         self._lists = _ListCache(self._encoding, {})
         self._tail: list[Callable[[int], CellList | None]] = []
         self._contents: IntArray = np.empty(0, dtype=np.int64)
@@ -104,14 +105,20 @@ class ListCandidates:
         check_complete(store, self._encoding_id, n_codes)
         present = [segment.segment_id for segment in segments]
         if present != list(self._segments):
-            known = self._segments
-            self._segments = {
-                number: known[number] if number in known else store.segment_members(number)[1] for number in present
-            }
+            for number in set(self._segments) - set(present):
+                del self._sealed_to[number]
+            known, self._segments = self._segments, {}
+            for number in present:
+                if number in known:
+                    self._segments[number] = known[number]
+                else:
+                    passages, self._segments[number] = store.segment_members(number)
+                    self._sealed_to[number] = int(passages.max(initial=0))
             starts = accumulate(map(len, self._segments.values()), initial=0)
             # A new segment comes once in a thousand passages, so the lists are then read again, not mended.
             self._lists = _ListCache(self._encoding, dict(zip(self._segments, starts, strict=False)))
         codes = list(store.codes(self._number))
+        self._check_tail(store, codes)
         entries = self._encoding.decode(code.code for code in codes)
         n_sealed = sum(map(len, self._segments.values()))
         # Lists of the tail are cut out when first wanted, and kept until the next change.
@@ -119,6 +126,12 @@ class ListCandidates:
         tail_contents = np.array([code.content_id for code in codes], dtype=np.int64)
         self._contents = np.concatenate([*self._segments.values(), tail_contents])
         self._generation = generation
+
+    def _check_tail(self, store: Store, codes: list[StoredCode]) -> None:
+        """Refuse codes that lost some: segments still count what was deleted, so a total alone would not tell."""
+        # Codes are put into segments in the order of their passages.
+        sealed_to = max(self._sealed_to.values(), default=0)
+        check_complete(store, self._encoding_id, sum(code.passage_id > sealed_to for code in codes), after=sealed_to)
 
 
 class _ListCache:
@@ -229,22 +242,24 @@ class MuveraCandidates:
         self._codes, self._contents, self._generation = codes, contents, generation
 
 
-def check_complete(store: Store, encoding_id: int, n_codes: int) -> None:
+def check_complete(store: Store, encoding_id: int, n_codes: int, after: int = 0) -> None:
     """Refuse a first stage that lost codes: a search would silently miss passages.
 
     Args:
         store: The database, inside a snapshot.
         encoding_id: Which vectors.
         n_codes: How many codes there are, those of deleted passages in segments included.
+        after: Of passages with larger numbers than this.
 
     Raises:
         StoreFormatError: If there are fewer than passages.
     """
     store.check_stage_tables()
-    n_passages = store.count_passages(encoding_id)
+    n_passages = store.count_passages(encoding_id, after)
     if n_codes < n_passages:
+        which = "passages" if after == 0 else "passages in no segment"
         raise StoreFormatError(
-            f"{store.path}: {n_passages} passages have {n_codes} codes, so a search would miss some. The texts are "
+            f"{store.path}: {n_passages} {which} have {n_codes} codes, so a search would miss some. The texts are "
             "unharmed: search with exact=True, and run `edgecolbert repair --db FILE` or `edgecolbert tune --rebuild "
             "--db FILE` to make the first stage again."
         )

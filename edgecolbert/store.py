@@ -950,9 +950,10 @@ class Store:
             json.dumps(list(content_ids)),
         )
 
-    def count_passages(self, encoding_id: int) -> int:
-        """How many passages an encoding has, those of texts not shown yet included."""
-        return int(self._one("SELECT count(*) FROM passages WHERE encoding_id = ?", encoding_id)[0])
+    def count_passages(self, encoding_id: int, after: int = 0) -> int:
+        """How many passages with larger numbers than `after` an encoding has, those of texts not shown yet included."""
+        sql = "SELECT count(*) FROM passages WHERE encoding_id = ? AND passage_id > ?"
+        return int(self._one(sql, encoding_id, after)[0])
 
     def contents_without_passages(self, encoding_id: int, limit: int) -> list[tuple[str, str]]:
         """Hash and text of contents that documents point to and that this encoding has not encoded yet."""

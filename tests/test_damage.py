@@ -137,6 +137,22 @@ def test_a_first_stage_that_lost_codes_is_found(larger: Path, statement: str) ->
         assert index.verify().problems == ()
 
 
+def test_a_lost_code_is_found_where_segments_still_count_what_was_deleted(larger: Path) -> None:
+    with Index.open(larger, model=WordEncoder()) as index:
+        index.delete(["2", "3"])
+        assert index.search("kettle", n_candidates=5)
+    with raw(larger) as connection:
+        connection.execute("DELETE FROM codes WHERE passage_id = 18")
+    for read_only in (True, False):
+        expected = pytest.raises(StoreFormatError, match=r"4 passages in no segment have 3 codes.*tune --rebuild")
+        with Index.open(larger, model=WordEncoder(), read_only=read_only) as index, expected:
+            index.search("kettle", n_candidates=5)
+    with Index.open(larger, model=WordEncoder()) as index:
+        index.tune(rebuild=True)
+        assert index.verify().problems == ()
+        assert index.search("kettle number17", n_candidates=5)[0].id == "17"
+
+
 def test_a_list_without_its_segment_is_found(larger: Path) -> None:
     with raw(larger) as connection:
         connection.execute("INSERT INTO cell_lists VALUES (9999 * 65536, 0, x'00')")

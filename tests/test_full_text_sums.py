@@ -111,7 +111,7 @@ _DAMAGES = {
     "a length": "UPDATE lexical_docsize SET sz = x'090909' WHERE id = 8",
     "a length missing": "DELETE FROM lexical_docsize WHERE id = 8",
     "a length of another text": "UPDATE lexical_docsize SET id = 1000 WHERE id = 8",
-    "lengths swapped": _SWAP.format(table="lexical_docsize", column="sz", key="id", one=8, other=10),
+    "lengths swapped": _SWAP.format(table="lexical_docsize", column="sz", key="id", one="{short}", other="{long}"),
     "no lengths": "DELETE FROM lexical_docsize",
     "a setting": "INSERT INTO lexical_config (k, v) VALUES ('rank', 'bm25(9, 9)')",
     "another format": "UPDATE lexical_config SET v = 5 WHERE k = 'version'",
@@ -141,10 +141,13 @@ def _damaged(path: Path, statement: str) -> None:
             ", ".join(str(segment.number) for segment in segments)
         )
         (one_list,) = connection.execute(f"{lists} LIMIT 1").fetchone() or (0,)
+        by_length = [row[0] for row in connection.execute("SELECT id FROM lexical_docsize ORDER BY hex(sz)")]
         places = {
             "middle": (oldest.number << 37) + (oldest.first + oldest.last) // 2,
             "last": (newest.number << 37) + newest.last,
             "list": one_list,
+            "short": by_length[0],
+            "long": by_length[-1],
         }
         try:
             assert connection.execute(statement.format_map(places)).rowcount
