@@ -24,6 +24,8 @@ FloatArray = npt.NDArray[np.float32]
 # of the others' similarities. The words that every sentence has ("the", "of") are near each other in all texts, and
 # stay below (docs/explain.md).
 _STANDS_OUT = 3.0
+# In a sentence of a few words special tokens alone make the deviation large.
+_STANDS_OUT_OF_FEW, _MANY_TOKENS = 2.4, 16
 # And by at least this share of what the passage's best match stands out by; "night" is not what "tap" was found for.
 _OF_BEST = 0.5
 # Of fewer other tokens a deviation says nothing.
@@ -261,7 +263,8 @@ def _stands_out_by(score: float, others: FloatArray) -> float:
     if not len(others):
         return max(score, 0.0)
     standing = score - float(others.mean())
-    if len(others) >= _FEW_TOKENS and standing < _STANDS_OUT * float(others.std()):
+    deviations = _STANDS_OUT if len(others) >= _MANY_TOKENS else _STANDS_OUT_OF_FEW
+    if len(others) >= _FEW_TOKENS and standing < deviations * float(others.std()):
         return 0.0
     return max(standing, 0.0)
 
