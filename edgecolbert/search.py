@@ -185,9 +185,17 @@ def ranked_documents(
             for name in names
             for one in (best[number], *best[number].others)
         )
+        _check_ties(store, [passage[0] for passage in passages], k)
         return [(name, Best(-score, start, end, late)) for score, name, start, end, late in passages[:k]]
     pairs = sorted((-best[number].score, name, number) for number, names in ids.items() for name in names)
+    _check_ties(store, [pair[0] for pair in pairs], k)
     return [(name, best[number]) for _, name, number in pairs[:k]]
+
+
+def _check_ties(store: Store, scores: Sequence[float], k: int) -> None:
+    """Refuse changed ids where they alone decide which of equals are left out; the records of these are not read."""
+    if len(scores) > k > 0 and scores[k - 1] == scores[k]:
+        store.register.check_ids()
 
 
 def hits(store: Store, ranked: Sequence[tuple[str, Best]], skipped: Skipped | None = None) -> list[Hit]:

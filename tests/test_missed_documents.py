@@ -43,6 +43,18 @@ def whole(path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("options", [{"exact": True}, {"n_candidates": 20}, {"group": "passage"}, {"mode": "lexical"}])
+def test_an_id_that_was_changed_pushes_no_document_out_of_equals(path: Path, options: dict[str, object]) -> None:
+    with Index.open(path, model=WordEncoder()) as index:
+        index.add([{"id": f"d{n:02}", "text": "red kettle"} for n in range(20)])
+        index.add([{"id": "other", "text": "blue cup"}])
+        assert [hit.id for hit in index.search("kettle", k=3, **options)] == ["d00", "d01", "d02"]
+    with raw(path) as connection:
+        connection.execute("UPDATE documents SET id = 'e' WHERE id = 'd00'")
+    with Index.open(path, model=WordEncoder()) as index, pytest.raises(StoreFormatError, match=_ERROR):
+        index.search("kettle", k=3, **options)
+
+
 def _outcomes(path: Path, scratch: Path) -> dict[str, str]:
     """For each read of a file that is opened for it alone: "right", "wrong" or "error"."""
     outcomes = {}
