@@ -53,7 +53,7 @@ def main() -> None:
             (query,) = index.encode_queries([json.loads(line)["text"]])
             names = index.candidates(query, options.candidates)
             texts = [document.text for name in names if (document := index.get(name)) is not None]
-            tokens = [quantize(rows) for rows in encoder.encode_documents(texts)]
+            tokens = [quantize(document) for document in encoder.encode_documents(texts)]
             scores = maxsim_packed([query], tokens)[0]
             rounded = round_query(query)
             low = np.abs(rounded.low.astype(np.float64)) * rounded.steps

@@ -32,7 +32,7 @@ def _pages(path: Path, blobs: list[int]) -> int:
 
 
 def test_what_lies_in_the_leaf_is_what_sqlite_puts_there(tmp_path: Path) -> None:
-    for size in (200, 4_000, 4_055, 4_056, 4_300, 8_100, 8_200, 12_345, 23_808):
+    for size in (200, 2_000, 3_500, 4_300, 6_000, 8_200, 12_345, 23_808):
         # A second row fits beside it exactly where the rest of the page is as large as is said: header 8, and 2 bytes
         # in the list of rows, 2 of length, 1 of number and, where a part lies elsewhere, 4 of its place.
         payload = size + (4 if size * 2 + 13 < 16_384 else 5)  # length of the record's header, its three types
@@ -40,11 +40,17 @@ def test_what_lies_in_the_leaf_is_what_sqlite_puts_there(tmp_path: Path) -> None
         taken = local + 2 + (2 if payload < 16_384 else 3) + 1 + (4 if local < payload else 0)
         room = PAGE - 8 - taken
         beside = room - 2 - 2 - 1 - 4  # a row of 128 bytes or more whose header has 4 bytes
-        if beside < 200:
-            continue
+        assert beside >= 200, size
         alone = _pages(tmp_path / f"{size}.db", [size])
         assert _pages(tmp_path / f"{size}-fits.db", [size, beside]) == alone, size
         assert _pages(tmp_path / f"{size}-more.db", [size, beside + 1]) > alone, size
+
+
+def test_the_longest_row_that_lies_in_the_leaf_as_a_whole(tmp_path: Path) -> None:
+    # A header of 4 bytes; one byte more, and the rest lies in a page of its own.
+    assert leaf_bytes(4_057 + 4, PAGE) == 4_061
+    assert leaf_bytes(4_058 + 4, PAGE) < 4_062
+    assert _pages(tmp_path / "whole.db", [4_057]) + 1 == _pages(tmp_path / "cut.db", [4_058])
 
 
 @given(
