@@ -134,3 +134,117 @@ def test_checkpoint_reads_back(tmp_path: Path) -> None:
         assert read_tokenizer.token_to_id("[D] ") == tokenizer.get_vocab_size() - 1
         ids = torch.from_numpy(np.arange(7, 19)[None])
         torch.testing.assert_close(loaded(ids, None), student(ids, None))
+
+
+def test_tuning_weighs_queries_and_continues(tmp_path: Path) -> None:
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file
+
+    sys.path.insert(0, str(HERE))
+    try:
+        from evaluate import load_checkpoint
+        from projection import Projection
+        from teacher import Shard
+        from train import PRESETS, Batches
+        from tune import LEAST_WEIGHT, WeightedBatches, make_room, query_weights
+    finally:
+        sys.path.remove(str(HERE))
+    write_teacher(tmp_path / "teacher")
+    write_pairs(tmp_path / "pairs.jsonl", 150)
+    subprocess.run(command(tmp_path), check=True, stdout=subprocess.DEVNULL)
+
+    # The program: stopped and continued it ends where an unbroken run ends.
+    def tune(out: str, *more: str) -> str:
+        tuning = [
+            sys.executable,
+            str(HERE / "tune.py"),
+            str(tmp_path / "out"),
+            "--preset=tiny",
+            f"--pairs={tmp_path / 'pairs.jsonl'}",
+            f"--teacher={tmp_path / 'teacher'}",
+            f"--work={tmp_path / 'out' / 'work'}",
+            f"--out={tmp_path / out}",
+            *["--steps=30", "--contrast-from=10", "--contrast-pairs=16", "--cluster=60"],
+        ]
+        return subprocess.run([*tuning, *more], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    assert "finished: checkpoint in" in tune("whole")
+    assert "stopped early" in tune("parts", "--stop-after=20")
+    assert "continuing at step 20" in tune("parts")
+    mixing = [sys.executable, str(HERE / "mix.py"), *(str(tmp_path / name) for name in ("whole/start", "whole"))]
+    subprocess.run([*mixing, "0.25", str(tmp_path / "mixed")], check=True)
+    start, end, mixed = (
+        load_file(tmp_path / name / "1_Dense" / "model.safetensors")["linear.weight"]
+        for name in ("whole/start", "whole", "mixed")
+    )
+    assert not torch.equal(start, end)
+    torch.testing.assert_close(mixed, 0.75 * start + 0.25 * end)
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-3)
+
+    # The parts: room is made by a rotation, so that all but one direction stay as they were.
+    student, tokenizer, _ = load_checkpoint(tmp_path / "out")
+    shards = [Shard.load(path) for path in sorted((tmp_path / "out" / "work" / "targets").iterdir())]
+    projection = Projection.load(tmp_path / "out" / "work" / "projection.pt")
+    before = student.dense.weight.detach().clone()
+    turned = make_room(student, projection, shards[0])
+    assert not turned.weight[-1].any()
+    assert not student.dense.weight[-1].any()
+    assert torch.linalg.matrix_rank(before.T @ before - student.dense.weight.T @ student.dense.weight, rtol=1e-4) == 1
+
+    # The targets: of unit length, and a query token's similarities are those it had, times its weight.
+    weights = query_weights(shards, tokenizer)
+    assert weights.min() >= LEAST_WEIGHT
+    assert weights[tokenizer.token_to_id("[CLS]")] == 1
+    assert weights[tokenizer.token_to_id(".")] < weights[tokenizer.token_to_id(WORDS[0])]
+    plain = Batches(shards, turned, tokenizer, PRESETS["tiny"]).build(0, [0, 1, 2])
+    weighted = WeightedBatches(shards, turned, tokenizer, PRESETS["tiny"], weights).build(0, [0, 1, 2])
+    torch.testing.assert_close(weighted.targets["document"], plain.targets["document"])
+    query, mask = weighted.targets["query"], weighted.mask["query"]
+    torch.testing.assert_close(query[mask].norm(dim=1), torch.ones(int(mask.sum())))
+    document = plain.targets["document"][0].T
+    expected = (plain.targets["query"] @ document) * torch.from_numpy(weights)[weighted.ids["query"]][:, :, None]
+    np.testing.assert_allclose((query @ document)[mask], expected[mask], atol=1e-6)
+
+
+def test_topical_queries_want_all_of_a_subject_but_their_own_text(tmp_path: Path) -> None:
+    import torch
+
+    sys.path.insert(0, str(HERE))
+    try:
+        from data import Pair, build_tokenizer
+        from student import Shape, Student
+        from topical import Topical
+    finally:
+        sys.path.remove(str(HERE))
+    rng = random.Random(0)
+    pairs = [
+        Pair("medquad", f"What {what} of {disease} ?", " ".join([disease, *rng.choices(WORDS, k=9)]))
+        for disease in ("baran", "doset")
+        for what in ("are the symptoms", "is the outlook", "are the treatments")
+    ]
+    pairs += [
+        Pair("wiki", f"{title} Kit {section}", f"{title} " + " ".join(rng.choices(WORDS, k=60)))
+        for title in ("Kisan", "Lutel")
+        for section in ("Bar", "Bas", "Bat", "Dor", "Dos", "Dot")
+    ]
+    topical = Topical.build(pairs, queries=2)
+    assert sorted(topical.kinds) == ["disease"] * 2 + ["heading"] * 2 + ["passage"] * 2
+    for query, kind, relevant, ignored in zip(
+        topical.queries, topical.kinds, topical.relevant, topical.ignored, strict=True
+    ):
+        assert len(relevant) == {"disease": 3, "heading": 6, "passage": 5}[kind]
+        assert not relevant & ignored
+        if kind == "passage":
+            assert [topical.documents[i].startswith(query) for i in ignored] == [True]
+    write_teacher(tmp_path / "teacher")
+    tokenizer = build_tokenizer(tmp_path / "teacher")
+    torch.manual_seed(0)
+    shape = Shape(embedding=16, hidden=32, layers=1, heads=2, intermediate=64, dim=8, positions=80)
+    scores = topical.measure(Student(shape, tokenizer.get_vocab_size()).eval(), tokenizer, (40, 80))
+    assert set(scores) == {"disease", "heading", "passage", "mean"}
+    kinds = [scores[kind] for kind in ("disease", "heading", "passage")]
+    assert 0 < max(kinds) <= 1
+    assert scores["mean"] == pytest.approx(sum(kinds) / 3)

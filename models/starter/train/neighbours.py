@@ -1,0 +1,119 @@
+"""Batches of pairs whose documents are alike, so that telling them apart teaches something."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from data import Pair, encode_texts, rare_words
+from tokenizers import Tokenizer
+from torch.nn import functional
+
+# How often a batch comes from a source, whatever its size; a source that is not named counts 1. Half of the
+# queries of `wiki` are headings or the sentence before a paragraph, which name what is asked for only loosely.
+SOURCE_WEIGHTS = {"arxiv": 3.0, "wiki": 2.0, "medquad": 2.0, "squad": 2.0, "wordnet": 0.5}
+_FEWEST = 32
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+def static_vectors(words: torch.Tensor, rows: list[np.ndarray]) -> torch.Tensor:
+    """A vector for each text from word embeddings alone, rare words counting more: enough to find neighbours.
+
+    Args:
+        words: Embedding of every vocabulary entry, ``[vocabulary, width]``.
+        rows: Token ids of each text.
+
+    Returns:
+        ``[texts, width]``, of unit length.
+    """
+    counts = np.bincount(np.concatenate(rows), minlength=len(words)).astype(np.float64)
+    rarity = torch.from_numpy(np.log(counts.sum() / np.maximum(counts, 1))).float()
+    weighted = (words - words.mean(0)) * rarity[:, None]
+    vectors = torch.stack([weighted[torch.from_numpy(np.unique(row)).long()].mean(0) for row in rows])
+    return functional.normalize(vectors - vectors.mean(0), dim=1)
+
+
+def cluster(vectors: torch.Tensor, count: int, seed: int) -> list[np.ndarray]:
+    """Spherical k-means, eight rounds; returns the members of each of ``count`` clusters."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = vectors[torch.randperm(len(vectors), generator=generator)[:count]]
+    nearest = torch.zeros(len(vectors), dtype=torch.long)
+    for _ in range(8):
+        nearest = torch.cat([(part @ centres.T).argmax(1) for part in vectors.split(8192)])
+        centres = functional.normalize(torch.zeros_like(centres).index_add(0, nearest, vectors), dim=1)
+    return [np.flatnonzero((nearest == i).numpy()) for i in range(count)]
+
+
+@dataclass
+class Neighbours:
+    """Draws the pairs of a step from one cluster of one source.
+
+    Attributes:
+        pairs: All pairs.
+        clusters: Positions of the pairs of each cluster.
+        shares: How likely each cluster is to be drawn.
+        frequencies: Document frequencies of words, for queries of rare words.
+    """
+
+    pairs: list[Pair]
+    clusters: list[list[int]]
+    shares: np.ndarray
+    frequencies: Counter[str]
+
+    @staticmethod
+    def build(
+        pairs: list[Pair],
+        frequencies: Counter[str],
+        words: torch.Tensor,
+        tokenizer: Tokenizer,
+        size: int,
+        seed: int,
+    ) -> Neighbours:
+        """Clusters the documents of each source by themselves, about ``size`` to a cluster."""
+        by_source: dict[str, list[int]] = {}
+        for i, pair in enumerate(pairs):
+            by_source.setdefault(pair.source, []).append(i)
+        clusters: list[list[int]] = []
+        shares: list[float] = []
+        for source, members in sorted(by_source.items()):
+            rows = encode_texts(tokenizer, [pairs[i].document for i in members], 128)
+            weight = SOURCE_WEIGHTS.get(source, 1.0) / len(members)
+            for part in cluster(static_vectors(words, rows), max(1, len(members) // size), seed):
+                if len(part) >= min(_FEWEST, len(members)):
+                    clusters.append([members[j] for j in part])
+                    shares.append(weight * len(part))
+        return Neighbours(pairs, clusters, np.array(shares) / np.sum(shares), frequencies)
+
+    def texts(self, step: int, batch: int, seed: int) -> tuple[list[str], list[str]]:
+        """Returns queries and their documents; no document and no query occurs twice.
+
+        Args:
+            step: Number of the step, which together with the seed decides what is drawn.
+            batch: How many pairs, fewer where a cluster has fewer.
+            seed: Seed.
+        """
+        rng = random.Random(f"{seed} {step}")  # noqa: S311 - a reproducible draw, no secret
+        chosen = self.clusters[rng.choices(range(len(self.clusters)), self.shares.tolist())[0]]
+        queries: list[str] = []
+        documents: list[str] = []
+        seen: set[str] = set()
+        for i in rng.sample(chosen, len(chosen)):
+            query, document = self.pairs[i].query, self.pairs[i].document
+            if document in seen or query.lower() in seen:
+                continue
+            seen |= {document, query.lower()}
+            draw = rng.random()
+            if draw < 0.15:
+                sentences = [s for s in _SENTENCE_END.split(document) if 30 <= len(s) <= 300]
+                query = rng.choice(sentences) if sentences else query
+            elif draw < 0.3:
+                query = rare_words(document, self.frequencies, rng.randint(2, 6), rng) or query
+            queries.append(query)
+            documents.append(document)
+            if len(queries) == batch:
+                break
+        return queries, documents
