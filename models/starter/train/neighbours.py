@@ -13,9 +13,8 @@ from data import Pair, encode_texts, rare_words
 from tokenizers import Tokenizer
 from torch.nn import functional
 
-# How often a batch comes from a source, whatever its size; a source that is not named counts 1. Half of the
-# queries of `wiki` are headings or the sentence before a paragraph, which name what is asked for only loosely.
-SOURCE_WEIGHTS = {"arxiv": 3.0, "wiki": 2.0, "medquad": 2.0, "squad": 2.0, "wordnet": 0.5}
+# How often a batch comes from a source, whatever its size; a source that is not named counts 1.
+SOURCE_WEIGHTS = {"wiki": 4.0, "arxiv": 3.0, "medquad": 1.5, "squad": 1.5, "wordnet": 0.5}
 _FEWEST = 32
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
@@ -102,16 +101,20 @@ class Neighbours:
         documents: list[str] = []
         seen: set[str] = set()
         for i in rng.sample(chosen, len(chosen)):
-            query, document = self.pairs[i].query, self.pairs[i].document
+            pair = self.pairs[i]
+            query, document = pair.query, pair.document
             if document in seen or query.lower() in seen:
                 continue
             seen |= {document, query.lower()}
             draw = rng.random()
-            if draw < 0.15:
-                sentences = [s for s in _SENTENCE_END.split(document) if 30 <= len(s) <= 300]
-                query = rng.choice(sentences) if sentences else query
+            sentences = [sentence for sentence in _SENTENCE_END.split(document) if 30 <= len(sentence) <= 300]
+            if draw < 0.15 and len(sentences) > 2:
+                # A sentence asks for the rest of its text, so that not only the same words are learned.
+                query = rng.choice(sentences)
+                document = f"{pair.query} {document.replace(query, ' ')}"
             elif draw < 0.3:
                 query = rare_words(document, self.frequencies, rng.randint(2, 6), rng) or query
+                document = f"{pair.query} {document}"
             queries.append(query)
             documents.append(document)
             if len(queries) == batch:

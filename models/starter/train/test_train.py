@@ -166,6 +166,7 @@ def test_tuning_weighs_queries_and_continues(tmp_path: Path) -> None:
             f"--work={tmp_path / 'out' / 'work'}",
             f"--out={tmp_path / out}",
             *["--steps=30", "--contrast-from=10", "--contrast-pairs=16", "--cluster=60"],
+            *["--weights", "--token-loss=1"],
         ]
         return subprocess.run([*tuning, *more], check=True, stdout=subprocess.PIPE, text=True).stdout
 

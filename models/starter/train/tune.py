@@ -1,14 +1,20 @@
-"""Teaches a distilled student what counts: weights of query tokens, and neighbours told apart.
+"""Teaches a distilled student to tell neighbours apart, and on request which words of a query count.
 
-    python tune.py CHECKPOINT --pairs DIR_OR_FILES --work FOLDER --out CHECKPOINT
+    python tune.py CHECKPOINT --pairs DIR_OR_FILES --out CHECKPOINT
 
-MaxSim adds up all tokens of a query alike, "the" as much as "electrophoresis", for embeddings have unit length. Here
-one dimension, the one that varies least, is emptied in documents, and a query token that puts part of its length
-there counts for less: with w of its length left in the other dimensions, its similarities shrink to w of what they
-were. Queries first learn this from the rarity of their words; then contrast between neighbours joins, which may
-weigh by context. The distillation goes on all the time, so that nothing is lost that was learned. ``--work`` is that
-of the run of train.py that made the checkpoint. The same command again continues a stopped run; a larger ``--steps``
-makes a finished one longer. ``OUT/start`` is the checkpoint with its room, for mix.py.
+Distillation makes tokens alike to the teacher's, which was never asked to rank by them. Here each step takes pairs
+from one corner of one source, and every query has to find its own document among the others. A few hundred steps do;
+they take something of what the student knew, so the result is mixed with what it was before (mix.py).
+
+MaxSim adds up all tokens of a query alike, "the" as much as "electrophoresis", for embeddings have unit length. With
+``--weights`` one dimension, the one that varies least, is emptied in documents, and a query token that puts part of
+its length there counts for less: with w of its length left in the other dimensions, its similarities shrink to w of
+what they were. Queries learn this from the rarity of their words, by going on with the distillation to targets of
+that kind (``--token-loss``, which needs ``--work``, the work folder of the run of train.py that made the
+checkpoint).
+
+The same command again continues a stopped run; a larger ``--steps`` makes a finished one longer. ``OUT/start`` is
+what the run started from, for mix.py.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -193,7 +200,7 @@ class Tuner:
     """The loop and its state on disk."""
 
     def __init__(
-        self, student: Student, batches: Batches, contrast: Contrast, arguments: argparse.Namespace, state: Path
+        self, student: Student, batches: Batches | None, contrast: Contrast, arguments: argparse.Namespace, state: Path
     ) -> None:
         self.student = student
         self.batches = batches
@@ -211,7 +218,7 @@ class Tuner:
         kept = {
             "student": self.student.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "projection": vars(self.batches.projection),
+            "projection": None if self.batches is None else vars(self.batches.projection),
             "step": self.step,
         }
         temporary = self.state.with_suffix(".tmp")
@@ -219,31 +226,33 @@ class Tuner:
         os.replace(temporary, self.state)
 
     def learning_rate(self) -> float:
-        """Linear up, constant, linear down to nothing over the last 70 % of the steps."""
+        """Linear up, constant, linear down to nothing over the last 80 % of the steps."""
         steps = self.arguments.steps
-        return self.arguments.lr * min(1.0, (self.step + 1) / 50, (steps - self.step) / (0.7 * steps))
+        return self.arguments.lr * min(1.0, (self.step + 1) / 50, (steps - self.step) / (0.8 * steps))
 
-    def one_step(self, batch: Batch) -> np.ndarray:
-        """Takes one step; returns token loss, contrast, share of queries that were right, and tokens."""
+    def one_step(self, batch: Batch | None) -> np.ndarray:
+        """Takes one step; returns token loss (0 without a batch), contrast, share of right queries, tokens."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
-        with torch.autocast(self.device.type, torch.bfloat16):
-            outputs = {
-                role: self.student.forward_by_length(batch.ids[role], batch.mask[role], 3 if role == "query" else 1)
-                for role in batch.ids
-            }
-        loss = token_loss(outputs, batch)
-        loss.backward()
-        entropy, right, tokens = torch.zeros(()), 0.0, 0
+        loss = entropy = torch.zeros(())
+        right, tokens = 0.0, 0
+        # One backward pass for each loss, so that the two sets of texts need not be in memory together.
         if self.step >= self.arguments.contrast_from:
-            # A second backward pass, so that the two sets of texts need not be in memory together.
             entropy, right, tokens = self.contrast.loss(self.student, self.step)
             (self.arguments.contrast * entropy).backward()
+        if batch is not None:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                outputs = {
+                    role: self.student.forward_by_length(batch.ids[role], batch.mask[role], 3 if role == "query" else 1)
+                    for role in batch.ids
+                }
+            loss = token_loss(outputs, batch)
+            (self.arguments.token_loss * loss).backward()
+            tokens += int(sum(mask.sum() for mask in batch.mask.values()))
         torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
-        tokens += int(sum(mask.sum() for mask in batch.mask.values()))
         return np.array([loss.item(), entropy.item(), right, tokens])
 
     def run(self, held_out: HeldOut) -> None:
@@ -252,10 +261,10 @@ class Tuner:
         if self.arguments.stop_after is not None:
             last = min(last, self.step + self.arguments.stop_after)
         self.student.train()
-        upcoming: Iterator[Batch] = self.batches.from_step(self.step)
+        upcoming: Iterator[Batch] | None = None if self.batches is None else self.batches.from_step(self.step)
         sums, counted, started = np.zeros(4), 0, time.time()
         while self.step < last:
-            sums += self.one_step(to_device(next(upcoming), self.device))
+            sums += self.one_step(None if upcoming is None else to_device(next(upcoming), self.device))
             counted += 1
             at_end = self.step == last
             if self.step % (_SAVE_EVERY // 2) == 0 or at_end:
@@ -283,21 +292,55 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pairs", nargs="+", required=True, help="folders or .jsonl(.gz) files: query, document")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="as in train.py")
     parser.add_argument("--teacher", help="as in train.py")
-    parser.add_argument("--work", type=Path, required=True, help="work folder of train.py: targets and projection")
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes, and the state")
-    parser.add_argument("--shards", type=int, default=24, help="teacher shards to go on with, from the last")
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--stop-after", type=int, help="stop after this many steps, to be continued")
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--no-weights", action="store_true", help="all query tokens count alike")
-    parser.add_argument("--contrast", type=float, default=0.2, help="weight of the contrast beside the token loss")
-    parser.add_argument("--contrast-from", type=int, default=200, help="step from which on it joins")
-    parser.add_argument("--contrast-pairs", type=int, default=48, help="pairs in a step")
-    parser.add_argument("--temperature", type=float, default=0.33, help="MaxSim sums are divided by this")
+    parser.add_argument("--lr", type=float, default=2e-4)
+    parser.add_argument("--contrast", type=float, default=1.0, help="weight of the contrast")
+    parser.add_argument("--contrast-from", type=int, default=0, help="step from which on it joins")
+    parser.add_argument("--contrast-pairs", type=int, default=64, help="pairs in a step")
+    parser.add_argument("--temperature", type=float, default=1.0, help="MaxSim sums are divided by this")
+    parser.add_argument("--token-loss", type=float, default=0.0, help="weight of the distillation, which goes on")
+    parser.add_argument("--work", type=Path, help="work folder of train.py, for the distillation")
+    parser.add_argument("--shards", type=int, default=24, help="teacher shards for it, from the last")
+    parser.add_argument("--weights", action="store_true", help="queries learn weights; needs --token-loss")
     parser.add_argument("--cluster", type=int, default=400, help="documents in a cluster of neighbours")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.weights and not arguments.token_loss:
+        parser.error("--weights are learned by the distillation: give --token-loss")
+    if arguments.token_loss and arguments.work is None:
+        parser.error("--token-loss needs --work, the work folder of train.py that holds targets and projection")
+    return arguments
+
+
+def distillation(
+    student: Student,
+    tokenizer: Tokenizer,
+    preset: Preset,
+    arguments: argparse.Namespace,
+    saved: dict[str, Any] | None,
+) -> Batches:
+    """The batches that the distillation goes on with; makes room for weights where they are wanted and not yet there.
+
+    Raises:
+        FileNotFoundError: The work folder has no targets.
+    """
+    paths = sorted((arguments.work / "targets").glob("shard-*.npz"))[-arguments.shards :]
+    if not paths:
+        raise FileNotFoundError(f"no shard in {arguments.work / 'targets'}: --work is the work folder of train.py")
+    shards = [Shard.load(path) for path in paths]
+    # With another seed than train.py's the batches are others than those that the student has seen.
+    preset = replace(preset, seed=preset.seed + arguments.seed)
+    projection = Projection.load(arguments.work / "projection.pt")
+    if saved is not None:
+        projection = Projection(**saved["projection"])
+    elif arguments.weights:
+        projection = make_room(student, projection, shards[0])
+    if not arguments.weights:
+        return Batches(shards, projection, tokenizer, preset)
+    return WeightedBatches(shards, projection, tokenizer, preset, query_weights(shards[:_SAMPLE], tokenizer))
 
 
 def main() -> None:
@@ -317,28 +360,14 @@ def main() -> None:
     held_out = HeldOut.build(
         held_pairs, tokenizer, lengths, preset.held_out_documents, preset.held_out_queries, preset.seed
     )
-    paths = sorted((arguments.work / "targets").glob("shard-*.npz"))[-arguments.shards :]
-    if not paths:
-        raise FileNotFoundError(f"no shard in {arguments.work / 'targets'}: --work is the work folder of train.py")
-    shards = [Shard.load(path) for path in paths]
-
     arguments.out.mkdir(parents=True, exist_ok=True)
     state = arguments.out / "tune-state.pt"
     saved = torch.load(state, map_location="cpu", weights_only=True) if state.exists() else None
-    projection = Projection.load(arguments.work / "projection.pt")
-    if saved is not None:
-        student.load_state_dict(saved["student"])
-        projection = Projection(**saved["projection"])
-    elif not arguments.no_weights:
-        projection = make_room(student, projection, shards[0])
+    batches = distillation(student, tokenizer, preset, arguments, saved) if arguments.token_loss else None
+    if saved is None:
         save_checkpoint(student, tokenizer, arguments.out / "start", *lengths)
-    # With another seed than train.py's the batches are others than those that the student has seen.
-    preset = replace(preset, seed=preset.seed + arguments.seed)
-    batches = Batches(shards, projection, tokenizer, preset)
-    if not arguments.no_weights:
-        weights = query_weights(shards[:_SAMPLE], tokenizer)
-        batches = WeightedBatches(shards, projection, tokenizer, preset, weights)
-
+    else:
+        student.load_state_dict(saved["student"])
     words = Teacher(teacher_folder, torch.device("cpu")).word_embeddings()
     frequencies = document_frequencies(train_pairs)
     contrast = Contrast(
