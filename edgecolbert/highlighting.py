@@ -26,6 +26,9 @@ FloatArray = npt.NDArray[np.float32]
 _STANDS_OUT = 3.0
 # In a sentence of a few words special tokens alone make the deviation large.
 _STANDS_OUT_OF_FEW, _MANY_TOKENS = 2.4, 16
+# The very token that was asked for need not, if it also means the same here: what a text is about, all of its tokens
+# resemble. Stop words mean something else in every sentence.
+_SAME_TOKEN = 0.95
 # And by at least this share of what the passage's best match stands out by; "night" is not what "tap" was found for.
 _OF_BEST = 0.5
 # Of fewer other tokens a deviation says nothing.
@@ -248,7 +251,8 @@ def _standing_out(explanation: Explanation) -> list[float]:
             continue
         # Without those of the same word: what a passage is about, it says more than once.
         others = np.delete(similarities, rows[won.id, won.text])
-        found.append(_stands_out_by(match.score, others))
+        same = won.id is not None and won.id == match.query.id and match.score >= _SAME_TOKEN
+        found.append(_stands_out_by(match.score, others, same))
     return found
 
 
@@ -259,12 +263,12 @@ def _may_be_shown(asked: Token, found: Token) -> bool:
     return asked.kind == "expansion" or (asked.kind == "text" and _says_something(asked.text or ""))
 
 
-def _stands_out_by(score: float, others: FloatArray) -> float:
+def _stands_out_by(score: float, others: FloatArray, same: bool) -> float:
     if not len(others):
         return max(score, 0.0)
     standing = score - float(others.mean())
     deviations = _STANDS_OUT if len(others) >= _MANY_TOKENS else _STANDS_OUT_OF_FEW
-    if len(others) >= _FEW_TOKENS and standing < deviations * float(others.std()):
+    if not same and len(others) >= _FEW_TOKENS and standing < deviations * float(others.std()):
         return 0.0
     return max(standing, 0.0)
 

@@ -136,10 +136,50 @@ def test_checkpoint_reads_back(tmp_path: Path) -> None:
         torch.testing.assert_close(loaded(ids, None), student(ids, None))
 
 
-def test_tuning_weighs_queries_and_continues(tmp_path: Path) -> None:
-    import numpy as np
+def test_tuning_continues_and_is_mixed(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
+
+    write_teacher(tmp_path / "teacher")
+    write_pairs(tmp_path / "pairs.jsonl", 150)
+    subprocess.run(command(tmp_path), check=True, stdout=subprocess.DEVNULL)
+
+    distilling = ["--weights", "--token-loss=1", f"--work={tmp_path / 'out' / 'work'}"]
+
+    def tune(out: str, *more: str) -> str:
+        tuning = [
+            sys.executable,
+            str(HERE / "tune.py"),
+            str(tmp_path / "out"),
+            "--preset=tiny",
+            f"--pairs={tmp_path / 'pairs.jsonl'}",
+            f"--teacher={tmp_path / 'teacher'}",
+            f"--out={tmp_path / out}",
+            *["--steps=30", "--contrast-from=10", "--contrast-pairs=16", "--cluster=60"],
+        ]
+        return subprocess.run([*tuning, *more], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    alone = tune("alone", "--contrast-from=0")
+    assert "step 30 token loss 0.0000" in alone
+    assert "finished: checkpoint in" in tune("whole", *distilling)
+    assert "stopped early" in tune("parts", "--stop-after=20", *distilling)
+    assert "continuing at step 20" in tune("parts", *distilling)
+    mixing = [sys.executable, str(HERE / "mix.py"), *(str(tmp_path / name) for name in ("whole/start", "whole"))]
+    subprocess.run([*mixing, "0.25", str(tmp_path / "mixed")], check=True)
+    start, end, mixed = (
+        load_file(tmp_path / name / "1_Dense" / "model.safetensors")["linear.weight"]
+        for name in ("whole/start", "whole", "mixed")
+    )
+    assert not torch.equal(start, end)
+    torch.testing.assert_close(mixed, 0.75 * start + 0.25 * end)
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_a_weight_of_a_query_token_scales_its_similarities(tmp_path: Path) -> None:
+    import numpy as np
+    import torch
 
     sys.path.insert(0, str(HERE))
     try:
@@ -154,38 +194,7 @@ def test_tuning_weighs_queries_and_continues(tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs.jsonl", 150)
     subprocess.run(command(tmp_path), check=True, stdout=subprocess.DEVNULL)
 
-    # The program: stopped and continued it ends where an unbroken run ends.
-    def tune(out: str, *more: str) -> str:
-        tuning = [
-            sys.executable,
-            str(HERE / "tune.py"),
-            str(tmp_path / "out"),
-            "--preset=tiny",
-            f"--pairs={tmp_path / 'pairs.jsonl'}",
-            f"--teacher={tmp_path / 'teacher'}",
-            f"--work={tmp_path / 'out' / 'work'}",
-            f"--out={tmp_path / out}",
-            *["--steps=30", "--contrast-from=10", "--contrast-pairs=16", "--cluster=60"],
-            *["--weights", "--token-loss=1"],
-        ]
-        return subprocess.run([*tuning, *more], check=True, stdout=subprocess.PIPE, text=True).stdout
-
-    assert "finished: checkpoint in" in tune("whole")
-    assert "stopped early" in tune("parts", "--stop-after=20")
-    assert "continuing at step 20" in tune("parts")
-    mixing = [sys.executable, str(HERE / "mix.py"), *(str(tmp_path / name) for name in ("whole/start", "whole"))]
-    subprocess.run([*mixing, "0.25", str(tmp_path / "mixed")], check=True)
-    start, end, mixed = (
-        load_file(tmp_path / name / "1_Dense" / "model.safetensors")["linear.weight"]
-        for name in ("whole/start", "whole", "mixed")
-    )
-    assert not torch.equal(start, end)
-    torch.testing.assert_close(mixed, 0.75 * start + 0.25 * end)
-    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
-    for name, value in whole.items():
-        torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-3)
-
-    # The parts: room is made by a rotation, so that all but one direction stay as they were.
+    # Room is made by a rotation, so that all but one direction stay as they were.
     student, tokenizer, _ = load_checkpoint(tmp_path / "out")
     shards = [Shard.load(path) for path in sorted((tmp_path / "out" / "work" / "targets").iterdir())]
     projection = Projection.load(tmp_path / "out" / "work" / "projection.pt")
@@ -195,7 +204,7 @@ def test_tuning_weighs_queries_and_continues(tmp_path: Path) -> None:
     assert not student.dense.weight[-1].any()
     assert torch.linalg.matrix_rank(before.T @ before - student.dense.weight.T @ student.dense.weight, rtol=1e-4) == 1
 
-    # The targets: of unit length, and a query token's similarities are those it had, times its weight.
+    # Targets are of unit length, and a query token's similarities are those it had, times its weight.
     weights = query_weights(shards, tokenizer)
     assert weights.min() >= LEAST_WEIGHT
     assert weights[tokenizer.token_to_id("[CLS]")] == 1

@@ -326,6 +326,7 @@ def distillation(
 
     Raises:
         FileNotFoundError: The work folder has no targets.
+        ValueError: The run that is to be continued had no distillation.
     """
     paths = sorted((arguments.work / "targets").glob("shard-*.npz"))[-arguments.shards :]
     if not paths:
@@ -335,6 +336,8 @@ def distillation(
     preset = replace(preset, seed=preset.seed + arguments.seed)
     projection = Projection.load(arguments.work / "projection.pt")
     if saved is not None:
+        if saved["projection"] is None:
+            raise ValueError(f"the run in {arguments.out} was begun without --token-loss: choose another --out")
         projection = Projection(**saved["projection"])
     elif arguments.weights:
         projection = make_room(student, projection, shards[0])
