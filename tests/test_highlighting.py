@@ -179,6 +179,23 @@ def test_words_of_every_sentence_and_marks_of_the_model_are_not_highlighted() ->
     assert "**dripping**" in explanation.snippet(30).marked()
 
 
+def test_what_all_of_a_text_is_about_is_highlighted_still() -> None:
+    text = (Path(__file__).parent.parent / "examples" / "handbook" / "bread-dense.md").read_text(encoding="utf-8")
+    with Index.open(":memory:") as index:
+        index.add([{"id": "note", "text": text}])
+        explanation = index.explain("is the loaf heavy", "note")
+    (similarities,) = (
+        row
+        for match, row in zip(explanation.matches, explanation.similarities, strict=True)
+        if match.query.text == "loaf"
+    )
+    # All tokens of the note resemble its subject, so the very word stands out by few deviations.
+    assert similarities.max() - similarities.mean() < 2.5 * similarities.std()
+    words = {text[word.start : word.end].lower() for word in explanation.highlights()}
+    assert "loaf" in words
+    assert not words & {"the", "is"}
+
+
 def test_hostile_texts_are_only_text() -> None:
     with Index.open(":memory:") as index:
         index.add([{"id": HOSTILE.replace("\x00", ""), "text": HOSTILE}])
