@@ -78,6 +78,29 @@ def ndcg_at_10(scores: np.ndarray, judgements: list[dict[int, int]]) -> float:
     return total / max(count, 1)
 
 
+def ndcg_by_kind(scores: np.ndarray, kinds: list[str], judgements: list[dict[int, int]]) -> dict[str, float]:
+    """nDCG@10 of each kind of query, and the mean of the kinds as ``mean``."""
+    result: dict[str, float] = {}
+    for kind in dict.fromkeys(kinds):
+        chosen = [i for i, of in enumerate(kinds) if of == kind]
+        result[kind] = ndcg_at_10(scores[chosen], [judgements[i] for i in chosen])
+    result["mean"] = float(np.mean(list(result.values())))
+    return result
+
+
+def text_scores(
+    student: Student, tokenizer: Tokenizer, lengths: tuple[int, int], queries: list[str], documents: list[str]
+) -> torch.Tensor:
+    """MaxSim of texts, ``[queries, documents]``, on the student's device."""
+    device = student.dense.weight.device
+    query_id, document_id = (tokenizer.token_to_id(p) for p in (QUERY_PREFIX, DOCUMENT_PREFIX))
+    query_rows = [with_prefix(row, query_id) for row in encode_texts(tokenizer, queries, lengths[0])]
+    document_rows = [with_prefix(row, document_id) for row in encode_texts(tokenizer, documents, lengths[1])]
+    return maxsim_scores(
+        embed(student, query_rows, [], device), embed(student, document_rows, skip_ids(tokenizer), device), device
+    )
+
+
 @dataclass
 class HeldOut:
     """Held-out queries by kind, the documents they are searched in, and which document answers each."""
@@ -130,13 +153,7 @@ class HeldOut:
         scores = maxsim_scores(
             embed(student, self.queries, [], device), embed(student, self.documents, self.skip, device), device
         ).numpy()
-        kinds = np.array(self.kinds)
-        result: dict[str, float] = {}
-        for kind in dict.fromkeys(self.kinds):
-            chosen = np.flatnonzero(kinds == kind)
-            result[kind] = ndcg_at_10(scores[chosen], [{self.answers[i]: 1} for i in chosen])
-        result["mean"] = float(np.mean(list(result.values())))
-        return result
+        return ndcg_by_kind(scores, self.kinds, [{answer: 1} for answer in self.answers])
 
 
 def skip_ids(tokenizer: Tokenizer) -> list[int]:
@@ -210,14 +227,9 @@ def main() -> None:
     if arguments.int8:
         round_to_int8(student)
     student.to(device)
-    query_id, document_id = (tokenizer.token_to_id(p) for p in (QUERY_PREFIX, DOCUMENT_PREFIX))
     for folder in arguments.data:
         texts, queries, judgements = read_collection(folder)
-        query_rows = [with_prefix(row, query_id) for row in encode_texts(tokenizer, queries, lengths[0])]
-        document_rows = [with_prefix(row, document_id) for row in encode_texts(tokenizer, texts, lengths[1])]
-        scores = maxsim_scores(
-            embed(student, query_rows, [], device), embed(student, document_rows, skip_ids(tokenizer), device), device
-        )
+        scores = text_scores(student, tokenizer, lengths, queries, texts)
         score = ndcg_at_10(scores.numpy(), judgements)
         print(f"{folder.name}: {len(queries)} queries, {len(texts)} documents, nDCG@10 {score:.4f}", flush=True)
 

@@ -72,7 +72,11 @@ class Neighbours:
         size: int,
         seed: int,
     ) -> Neighbours:
-        """Clusters the documents of each source by themselves, about ``size`` to a cluster."""
+        """Clusters the documents of each source by themselves, about ``size`` to a cluster.
+
+        Raises:
+            ValueError: The clusters are too small to tell anything apart.
+        """
         by_source: dict[str, list[int]] = {}
         for i, pair in enumerate(pairs):
             by_source.setdefault(pair.source, []).append(i)
@@ -85,6 +89,10 @@ class Neighbours:
                 if len(part) >= min(_FEWEST, len(members)):
                     clusters.append([members[j] for j in part])
                     shares.append(weight * len(part))
+        if not clusters:
+            raise ValueError(
+                f"no cluster has {_FEWEST} documents; expected clusters of about {size}: choose a larger --cluster"
+            )
         return Neighbours(pairs, clusters, np.array(shares) / np.sum(shares), frequencies)
 
     def texts(self, step: int, batch: int, seed: int) -> tuple[list[str], list[str]]:

@@ -21,6 +21,11 @@ HERE = Path(__file__).parent
 WORDS = [a + b + c for a in ("ba", "do", "ki", "lu", "me", "no") for b in ("r", "s", "t") for c in ("an", "el", "ix")]
 
 
+@pytest.fixture(autouse=True)
+def modules_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(HERE)
+
+
 def write_teacher(folder: Path) -> None:
     """Writes a random BERT of one layer with a WordPiece tokenizer over ``WORDS``."""
     import torch
@@ -115,14 +120,10 @@ def test_stopped_run_equals_unbroken_one(tmp_path: Path) -> None:
 def test_checkpoint_reads_back(tmp_path: Path) -> None:
     import numpy as np
     import torch
+    from data import build_tokenizer
+    from evaluate import load_checkpoint
+    from student import Shape, Student, save_checkpoint
 
-    sys.path.insert(0, str(HERE))
-    try:
-        from data import build_tokenizer
-        from evaluate import load_checkpoint
-        from student import Shape, Student, save_checkpoint
-    finally:
-        sys.path.remove(str(HERE))
     write_teacher(tmp_path / "teacher")
     tokenizer = build_tokenizer(tmp_path / "teacher")
     for embedding in (16, 32):
@@ -180,16 +181,12 @@ def test_tuning_continues_and_is_mixed(tmp_path: Path) -> None:
 def test_a_weight_of_a_query_token_scales_its_similarities(tmp_path: Path) -> None:
     import numpy as np
     import torch
+    from evaluate import load_checkpoint
+    from projection import Projection
+    from teacher import Shard
+    from train import PRESETS, Batches
+    from tune import LEAST_WEIGHT, WeightedBatches, make_room, query_weights
 
-    sys.path.insert(0, str(HERE))
-    try:
-        from evaluate import load_checkpoint
-        from projection import Projection
-        from teacher import Shard
-        from train import PRESETS, Batches
-        from tune import LEAST_WEIGHT, WeightedBatches, make_room, query_weights
-    finally:
-        sys.path.remove(str(HERE))
     write_teacher(tmp_path / "teacher")
     write_pairs(tmp_path / "pairs.jsonl", 150)
     subprocess.run(command(tmp_path), check=True, stdout=subprocess.DEVNULL)
@@ -221,14 +218,10 @@ def test_a_weight_of_a_query_token_scales_its_similarities(tmp_path: Path) -> No
 
 def test_topical_queries_want_all_of_a_subject_but_their_own_text(tmp_path: Path) -> None:
     import torch
+    from data import Pair, build_tokenizer
+    from student import Shape, Student
+    from topical import Topical
 
-    sys.path.insert(0, str(HERE))
-    try:
-        from data import Pair, build_tokenizer
-        from student import Shape, Student
-        from topical import Topical
-    finally:
-        sys.path.remove(str(HERE))
     rng = random.Random(0)
     pairs = [
         Pair("medquad", f"What {what} of {disease} ?", " ".join([disease, *rng.choices(WORDS, k=9)]))

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import DOCUMENT_PREFIX, QUERY_PREFIX, Pair, encode_texts, find_pair_files, read_pairs, with_prefix
-from evaluate import embed, load_checkpoint, maxsim_scores, ndcg_at_10, skip_ids
+from data import Pair, find_pair_files, read_pairs
+from evaluate import load_checkpoint, ndcg_by_kind, text_scores
 from student import Student
 from tokenizers import Tokenizer
 
@@ -90,21 +90,10 @@ class Topical:
 
     def measure(self, student: Student, tokenizer: Tokenizer, lengths: tuple[int, int]) -> dict[str, float]:
         """Returns nDCG@10 of each kind of query, and their mean as ``mean``."""
-        device = student.dense.weight.device
-        query_id, document_id = (tokenizer.token_to_id(prefix) for prefix in (QUERY_PREFIX, DOCUMENT_PREFIX))
-        queries = [with_prefix(row, query_id) for row in encode_texts(tokenizer, self.queries, lengths[0])]
-        documents = [with_prefix(row, document_id) for row in encode_texts(tokenizer, self.documents, lengths[1])]
-        scores = maxsim_scores(
-            embed(student, queries, [], device), embed(student, documents, skip_ids(tokenizer), device), device
-        ).numpy()
+        scores = text_scores(student, tokenizer, lengths, self.queries, self.documents).numpy()
         for row, ignored in zip(scores, self.ignored, strict=True):
             row[list(ignored)] = -np.inf
-        result: dict[str, float] = {}
-        for kind in dict.fromkeys(self.kinds):
-            chosen = [i for i, of in enumerate(self.kinds) if of == kind]
-            result[kind] = ndcg_at_10(scores[chosen], [dict.fromkeys(self.relevant[i], 1) for i in chosen])
-        result["mean"] = float(np.mean(list(result.values())))
-        return result
+        return ndcg_by_kind(scores, self.kinds, [dict.fromkeys(relevant, 1) for relevant in self.relevant])
 
 
 def _disease(query: str) -> str | None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -252,6 +253,15 @@ class Batches:
         return batch
 
 
+def encode_batch(student: Student, batch: Batch) -> dict[str, torch.Tensor]:
+    """Runs the student over a batch in bfloat16, with gradients; outputs by role."""
+    with torch.autocast(student.dense.weight.device.type, torch.bfloat16):
+        return {
+            role: student.forward_by_length(batch.ids[role], batch.mask[role], 3 if role == "query" else 1)
+            for role in batch.ids
+        }
+
+
 def token_loss(outputs: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
     """Weighted mean of 1 - cosine over all tokens of documents and queries."""
     total, weight = torch.zeros(()), torch.zeros(())
@@ -334,6 +344,13 @@ def learning_rate(step: int, preset: Preset) -> float:
     return min(1.0, (step + 1) / preset.warmup, (preset.steps - step) / max(1.0, preset.cooldown * preset.steps))
 
 
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Writes a state under a temporary name and renames it, so that a killed run leaves no half of one."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
 class Trainer:
     """The training loop and its state on disk."""
 
@@ -357,9 +374,7 @@ class Trainer:
             "torch_rng": torch.get_rng_state(),
             "step": self.step,
         }
-        temporary = path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        write_state(path, state)
 
     def load(self) -> None:
         """Reads the state of a stopped run, if there is one."""
@@ -385,11 +400,7 @@ class Trainer:
         factor = learning_rate(self.step, self.preset)
         for group, peak in zip(self.groups, self.peaks, strict=True):
             group["lr"] = peak * factor
-        with torch.autocast(self.device.type, torch.bfloat16):
-            outputs = {
-                role: self.student.forward_by_length(batch.ids[role], batch.mask[role], 3 if role == "query" else 1)
-                for role in batch.ids
-            }
+        outputs = encode_batch(self.student, batch)
         loss = token_loss(outputs, batch)
         divergence = entropy = torch.zeros_like(loss)
         total = loss

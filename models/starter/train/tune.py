@@ -20,7 +20,6 @@ what the run started from, for mix.py.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -48,7 +47,7 @@ from student import Student, round_to_int8, save_checkpoint
 from teacher import Shard, Teacher, find_teacher
 from tokenizers import Tokenizer
 from torch.nn import functional
-from train import PRESETS, Batch, Batches, Preset, to_device, token_loss
+from train import PRESETS, Batch, Batches, Preset, encode_batch, to_device, token_loss, write_state
 from transformers.utils import logging
 
 # What the most frequent words keep. The less it is, the more length lies in the dimension that documents leave empty,
@@ -180,20 +179,15 @@ class Contrast:
         return loss, right, sum(len(row) for of in rows.values() for row in of)
 
 
-def embed_rows(student: Student, rows: list[np.ndarray], drop: np.ndarray, parts: int = 3) -> list[torch.Tensor]:
+def embed_rows(student: Student, rows: list[np.ndarray], drop: np.ndarray) -> list[torch.Tensor]:
     """Embeds id rows, with gradients: normalised, without the tokens in ``drop``."""
     device = student.dense.weight.device
-    out: list[torch.Tensor] = [torch.empty(0)] * len(rows)
-    # In parts of like length, so that little is computed on padding.
-    for part in np.array_split(np.argsort([len(row) for row in rows], kind="stable"), min(parts, len(rows))):
-        ids, mask = pad([rows[i] for i in part])
-        with torch.autocast(device.type, torch.bfloat16):
-            tokens = student(torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device))
-        tokens = functional.normalize(tokens.float(), dim=-1)
-        keep = torch.from_numpy(mask.astype(bool) & ~np.isin(ids, drop)).to(device)
-        for j, i in enumerate(part):
-            out[i] = tokens[j][keep[j]]
-    return out
+    ids, mask = pad(rows)
+    with torch.autocast(device.type, torch.bfloat16):
+        tokens = student.forward_by_length(torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device), 3)
+    tokens = functional.normalize(tokens.float(), dim=-1)
+    keep = torch.from_numpy(mask.astype(bool) & ~np.isin(ids, drop)).to(device)
+    return [row[kept] for row, kept in zip(tokens, keep, strict=True)]
 
 
 class Tuner:
@@ -214,16 +208,14 @@ class Tuner:
         self.step = 0
 
     def save(self) -> None:
-        """Writes what a later run needs to go on, under a temporary name first."""
-        kept = {
+        """Writes what a later run needs to go on; the draws follow from the step."""
+        state = {
             "student": self.student.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "projection": None if self.batches is None else vars(self.batches.projection),
             "step": self.step,
         }
-        temporary = self.state.with_suffix(".tmp")
-        torch.save(kept, temporary)
-        os.replace(temporary, self.state)
+        write_state(self.state, state)
 
     def learning_rate(self) -> float:
         """Linear up, constant, linear down to nothing over the last 80 % of the steps."""
@@ -241,12 +233,7 @@ class Tuner:
             entropy, right, tokens = self.contrast.loss(self.student, self.step)
             (self.arguments.contrast * entropy).backward()
         if batch is not None:
-            with torch.autocast(self.device.type, torch.bfloat16):
-                outputs = {
-                    role: self.student.forward_by_length(batch.ids[role], batch.mask[role], 3 if role == "query" else 1)
-                    for role in batch.ids
-                }
-            loss = token_loss(outputs, batch)
+            loss = token_loss(encode_batch(self.student, batch), batch)
             (self.arguments.token_loss * loss).backward()
             tokens += int(sum(mask.sum() for mask in batch.mask.values()))
         torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
@@ -393,9 +380,9 @@ def main() -> None:
     if tuner.step >= arguments.steps:
         round_to_int8(student.eval())
         print(f"weights rounded to int8: held-out mean {held_out.measure(student, device)['mean']:.4f}", flush=True)
-    print(
-        f"{'finished' if tuner.step >= arguments.steps else 'stopped early'}: checkpoint in {arguments.out}", flush=True
-    )
+        print(f"finished: checkpoint in {arguments.out}", flush=True)
+    else:
+        print(f"stopped early: checkpoint in {arguments.out}", flush=True)
 
 
 if __name__ == "__main__":
