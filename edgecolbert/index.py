@@ -56,6 +56,7 @@ from edgecolbert.search import (
     SHORT_QUERY,
     Best,
     Grouping,
+    check_vectors,
     hits,
     ranked_documents,
     score_contents,
@@ -628,12 +629,8 @@ class Index:
         Returns:
             One float32 array [n_query_tokens, dim] for each query.
         """
-        dim = self._pinned.dim
-        if dim is None:
-            # The first document added since the file was opened has shown it.
-            with self._reading() as store:
-                serving = store.encoding()
-            dim = None if serving is None else serving.dim
+        with self._reading() as store:
+            dim = self._dim(store)
         return PassageEncoder(self._model(), split=False, dim=dim).queries(list(queries))
 
     def ranked(
@@ -660,8 +657,12 @@ class Index:
 
         Returns:
             For each query at most `k` ids with the score and offsets of the best passage.
+
+        Raises:
+            InputError: If a query is not an array of that shape; see `search` for the others.
         """
         with self._reading() as store:
+            check_vectors(queries, self._dim(store))
             skipped = Skipped() if self._on_damage == SKIP else None
             ranked = self._ranked(queries, k, n_candidates, min_recall, exact, filter, skipped, grouping)
             if skipped is not None:
@@ -763,10 +764,14 @@ class Index:
 
         Returns:
             At most `k` documents with scores, passages and ranks.
+
+        Raises:
+            InputError: If `vectors` is not an array of that shape; see `search` for the others.
         """
         words = parse_query(query)
         keep = grouping.keep(k)
         with self._reading() as store:
+            check_vectors([vectors], self._dim(store))
             encoding_id = self._serving_id()
             selected: Mapping[int, list[str]] | None = None if filter is None else self._selected(filter, None)
             if words is not None and words.required is not None:
@@ -1127,6 +1132,14 @@ class Index:
                 f"{self._pinned.model_name!r}. Open it again."
             )
         return serving.encoding_id
+
+    def _dim(self, store: Store) -> int | None:
+        """Size of a stored token embedding; None before the first document."""
+        if self._pinned.dim is not None:
+            return self._pinned.dim
+        # The first document added since the file was opened has shown it.
+        serving = store.encoding()
+        return None if serving is None else serving.dim
 
     def _count_documents(self) -> int:
         """How many documents there are; SQLite counts them one by one, so only once between two changes."""

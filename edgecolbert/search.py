@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecolbert.damage import Skipped
-from edgecolbert.errors import InputError, StoreFormatError
+from edgecolbert.errors import InputError, InputTypeError, StoreFormatError
 from edgecolbert.results import Hit, Origin, Passage, from_search
 from edgecolbert.scoring import maxsim_blocks
 from edgecolbert.store import Store
@@ -92,6 +92,32 @@ class Grouping(NamedTuple):
 
 
 BY_DOCUMENT = Grouping()
+
+
+def check_vectors(queries: Sequence[FloatArray], dim: int | None) -> None:
+    """Refuse what are not the token embeddings of queries, before something else is blamed for it.
+
+    Args:
+        queries: What was given for each query.
+        dim: Size of a stored token embedding, or None where nothing is stored.
+
+    Raises:
+        InputTypeError: If one is not an array of float numbers [n_query_tokens, dim].
+        InputError: If one has another `dim`.
+    """
+    for number, vectors in enumerate(queries):
+        if not isinstance(vectors, np.ndarray):
+            raise InputTypeError(
+                f"Query {number} is {type(vectors).__name__}, expected token embeddings as encode_queries gives "
+                "them: float32 [n_query_tokens, dim]."
+            )
+        if vectors.ndim != 2 or vectors.dtype.kind != "f":
+            raise InputTypeError(
+                f"Query {number} is an array of {vectors.dtype} with shape {vectors.shape}, expected float32 "
+                "[n_query_tokens, dim]. A single query goes in a list."
+            )
+        if dim is not None and vectors.shape[1] != dim:
+            raise InputError(f"Query {number} has token embeddings of {vectors.shape[1]} numbers, the index of {dim}.")
 
 
 def score_contents(

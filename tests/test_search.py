@@ -73,6 +73,21 @@ def test_a_small_collection_is_searched_exactly_by_default(index: Index) -> None
     assert index.search("word1 word2") == index.search("word1 word2", exact=True)
 
 
+def test_embeddings_of_a_wrong_shape_are_refused_and_nothing_else_is_blamed(index: Index) -> None:
+    (vectors,) = index.encode_queries(["word1 word2"])
+    for search in (
+        lambda query: index.ranked(query, k=3, n_candidates=20),
+        lambda query: index.ranked_by_both("word1 word2", query[0], k=3, n_candidates=20),
+    ):
+        assert len(search([vectors])) in (1, 3)
+        with pytest.raises(InputTypeError, match=rf"shape \({DIM},\), expected float32.*single query goes in a list"):
+            search(vectors)
+        with pytest.raises(InputTypeError, match="Query 0 is str, expected token embeddings"):
+            search(["word1"])
+        with pytest.raises(InputError, match=rf"Query 0 has token embeddings of {DIM - 1} numbers, the index of {DIM}"):
+            search([vectors[:, 1:]])
+
+
 def test_n_candidates_forces_two_stages_and_counts_documents(tmp_path: Path) -> None:
     texts = {
         "long": "alpha beta. " * 12 + "gamma delta. " * 12,
