@@ -57,8 +57,10 @@ if [ $export = 1 ]; then
     say "export tests"
     .venv-export/bin/python -m pytest tests/export
     if [ $slow = 1 ]; then
-        say "slow export tests: the true shapes of the mission's models"
+        say "slow export tests: the true shapes of published models"
         .venv-export/bin/python -m pytest tests/export -m slow
+        say "training of the starter model, at its smallest"
+        .venv-export/bin/python -m pytest models/starter/train -m slow
     fi
 fi
 

@@ -75,6 +75,14 @@ def test_there_is_a_starter_model_with_its_first_stage() -> None:
     assert manifest.licence == "Apache-2.0"
 
 
+def test_a_paragraph_given_as_the_query_is_read_to_its_end(starter: Encoder) -> None:
+    """Somebody pastes a text to find others like it; with 64 tokens half of it was left out."""
+    start = "The reading room opens at nine and its catalogue lists every map by sheet, year and scale. " * 8
+    with_bees, with_tides = starter.encode_queries([f"{start}It ends with bees.", f"{start}It ends with the tides."])
+    assert len(with_bees) > 128
+    assert not np.allclose(with_bees[-4:], with_tides[-4:], atol=0.1)
+
+
 def test_rows_are_float32_of_unit_length(tiny: Encoder, starter: Encoder) -> None:
     for encoder in (tiny, starter):
         for rows in encoder.encode_queries(TEXTS) + encoder.encode_documents(TEXTS):

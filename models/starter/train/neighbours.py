@@ -56,12 +56,14 @@ class Neighbours:
         clusters: Positions of the pairs of each cluster.
         shares: How likely each cluster is to be drawn.
         frequencies: Document frequencies of words, for queries of rare words.
+        halves: How often half of a text asks for its other half.
     """
 
     pairs: list[Pair]
     clusters: list[list[int]]
     shares: np.ndarray
     frequencies: Counter[str]
+    halves: float = 0.0
 
     @staticmethod
     def build(
@@ -71,6 +73,7 @@ class Neighbours:
         tokenizer: Tokenizer,
         size: int,
         seed: int,
+        halves: float = 0.0,
     ) -> Neighbours:
         """Clusters the documents of each source by themselves, about ``size`` to a cluster.
 
@@ -93,7 +96,7 @@ class Neighbours:
             raise ValueError(
                 f"no cluster has {_FEWEST} documents; expected clusters of about {size}: choose a larger --cluster"
             )
-        return Neighbours(pairs, clusters, np.array(shares) / np.sum(shares), frequencies)
+        return Neighbours(pairs, clusters, np.array(shares) / np.sum(shares), frequencies, halves)
 
     def texts(self, step: int, batch: int, seed: int) -> tuple[list[str], list[str]]:
         """Returns queries and their documents; no document and no query occurs twice.
@@ -123,6 +126,11 @@ class Neighbours:
             elif draw < 0.3:
                 query = rare_words(document, self.frequencies, rng.randint(2, 6), rng) or query
                 document = f"{pair.query} {document}"
+            elif draw < 0.3 + self.halves and len(sentences) > 3:
+                # Queries as long as texts, such as somebody pastes.
+                middle = rng.randint(len(sentences) // 3, 2 * len(sentences) // 3)
+                parts = " ".join(sentences[:middle]), " ".join(sentences[middle:])
+                query, document = parts if rng.random() < 0.5 else parts[::-1]
             queries.append(query)
             documents.append(document)
             if len(queries) == batch:

@@ -166,7 +166,7 @@ def test_tuning_continues_and_is_mixed(tmp_path: Path) -> None:
     assert "stopped early" in tune("parts", "--stop-after=20", *distilling)
     assert "continuing at step 20" in tune("parts", *distilling)
     mixing = [sys.executable, str(HERE / "mix.py"), *(str(tmp_path / name) for name in ("whole/start", "whole"))]
-    subprocess.run([*mixing, "0.25", str(tmp_path / "mixed")], check=True)
+    subprocess.run([*mixing, "--shares", "3", "1", "--out", str(tmp_path / "mixed")], check=True)
     start, end, mixed = (
         load_file(tmp_path / name / "1_Dense" / "model.safetensors")["linear.weight"]
         for name in ("whole/start", "whole", "mixed")
@@ -176,6 +176,23 @@ def test_tuning_continues_and_is_mixed(tmp_path: Path) -> None:
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_half_of_a_text_asks_for_its_other_half() -> None:
+    from collections import Counter
+
+    import numpy as np
+    from data import Pair
+    from neighbours import Neighbours
+
+    texts = [" ".join(f"This is sentence {i} of the text {j} and no other." for i in range(5)) for j in range(40)]
+    pairs = [Pair("wiki", f"title {j}", text) for j, text in enumerate(texts)]
+    neighbours = Neighbours(pairs, [list(range(40))], np.ones(1), Counter(), halves=0.7)
+    found = [zip(*neighbours.texts(step, 32, seed=1), strict=True) for step in range(3)]
+    halves = [(query, document) for step in found for query, document in step if query.count("sentence") > 1]
+    assert len(halves) > 30
+    for query, document in halves:
+        assert f"{query} {document}" in texts or f"{document} {query}" in texts
 
 
 def test_a_weight_of_a_query_token_scales_its_similarities(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from student import Student
 from tokenizers import Tokenizer
 
 _DISEASE = re.compile(r"(?:\bfor|\bof|\(are\)|causes|prevent|diagnose|treats?)\s+(.+?)\s*\?$")
-_PASSAGE_WORDS = 45
 
 
 @dataclass
@@ -48,13 +47,14 @@ class Topical:
     ignored: list[set[int]]
 
     @staticmethod
-    def build(pairs: list[Pair], queries: int = 120, seed: int = 3) -> Topical:
+    def build(pairs: list[Pair], queries: int = 120, seed: int = 3, passage_words: int = 45) -> Topical:
         """Draws subjects.
 
         Args:
             pairs: All pairs; those of the sources ``medquad``, ``wiki`` and ``arxiv`` are used.
             queries: Queries of each kind.
             seed: Seed of the draw.
+            passage_words: How much of a paragraph asks for the others of its article.
         """
         rng = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
         position: dict[str, int] = {}
@@ -75,7 +75,7 @@ class Topical:
             asked = rng.choice(members)
             everything, own = places(members), places([asked])
             made._ask(asked.query, "heading", everything, set())
-            beginning = " ".join(asked.document.split()[:_PASSAGE_WORDS])
+            beginning = " ".join(asked.document.split()[:passage_words])
             made._ask(beginning, "passage", everything - own, own)
         strangers = [pair for pair in pairs if pair.source == "arxiv"]
         places(rng.sample(strangers, min(600, len(strangers))))
@@ -134,13 +134,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--pairs", nargs="+", required=True, help="folders or .jsonl(.gz) files: query, document")
+    parser.add_argument("--passage-words", type=int, default=45, help="words of a paragraph that ask for the others")
+    parser.add_argument("--query-length", type=int, help="instead of the checkpoint's")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    topical = Topical.build(read_pairs(find_pair_files(arguments.pairs)))
+    topical = Topical.build(read_pairs(find_pair_files(arguments.pairs)), passage_words=arguments.passage_words)
     print(f"{len(topical.queries)} queries, {len(topical.documents)} documents", flush=True)
     for folder in arguments.checkpoints:
-        scores = topical.measure(*load_checkpoint(folder))
+        student, tokenizer, lengths = load_checkpoint(folder)
+        scores = topical.measure(student, tokenizer, (arguments.query_length or lengths[0], lengths[1]))
         print(folder.name + " " + " ".join(f"{kind} {score:.4f}" for kind, score in scores.items()), flush=True)
 
 

@@ -79,7 +79,7 @@ class Preset:
     shape: Shape = field(default_factory=Shape)
     shards: int = 24
     views: int = 3072
-    query_length: int = 64
+    query_length: int = 300
     document_length: int = 300
     teacher_batch: int = 4096
     projection_steps: int = 200

@@ -141,7 +141,7 @@ class Contrast:
         plain: Tokenizer without prefix tokens, for texts.
         prefixes: Ids of the prefix tokens, by role.
         drop: Ids that are left out, by role.
-        lengths: Longest text, by role. Documents are cut shorter than the student's, since that makes steps cheaper.
+        lengths: Longest text, by role. They are cut shorter than the student's, since that makes steps cheaper.
         pairs: Pairs in a step.
         temperature: MaxSim sums are divided by this before the softmax.
         seed: Seed of the draws.
@@ -292,6 +292,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=24, help="teacher shards for it, from the last")
     parser.add_argument("--weights", action="store_true", help="queries learn weights; needs --token-loss")
     parser.add_argument("--cluster", type=int, default=400, help="documents in a cluster of neighbours")
+    parser.add_argument("--halves", type=float, default=0.0, help="share of queries that are half of their text")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
@@ -361,11 +362,11 @@ def main() -> None:
     words = Teacher(teacher_folder, torch.device("cpu")).word_embeddings()
     frequencies = document_frequencies(train_pairs)
     contrast = Contrast(
-        Neighbours.build(train_pairs, frequencies, words, plain, arguments.cluster, arguments.seed),
+        Neighbours.build(train_pairs, frequencies, words, plain, arguments.cluster, arguments.seed, arguments.halves),
         plain,
         {"query": tokenizer.token_to_id(QUERY_PREFIX), "document": tokenizer.token_to_id(DOCUMENT_PREFIX)},
         {"query": np.array([], dtype=np.int64), "document": np.array(skip_ids(tokenizer))},
-        {"query": lengths[0], "document": min(200, lengths[1])},
+        {"query": min(200, lengths[0]), "document": min(200, lengths[1])},
         arguments.contrast_pairs,
         arguments.temperature,
         arguments.seed,
