@@ -103,7 +103,7 @@ def _shape(name: str | None, work: Path) -> Path:
         raise SystemExit("encode needs --checkpoint FOLDER or --shape NAME.")
     # The export tests know the shapes of the published models.
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "export"))
-    from mission_shapes import SHAPES
+    from published_shapes import SHAPES
 
     if name not in SHAPES:
         raise SystemExit(f"There is no shape {name!r}, expected one of {', '.join(SHAPES)}.")

@@ -22,7 +22,7 @@ from edgecolbert_export.quantize import PROFILES, quantize
 from edgecolbert_export.recipe import read_recipe
 from edgecolbert_export.reference import PylateReference
 from exporting import export, float_model
-from mission_shapes import SHAPES
+from published_shapes import SHAPES
 
 from edgecolbert import Encoder, Index
 from edgecolbert.cli import main
