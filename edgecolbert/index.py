@@ -629,9 +629,7 @@ class Index:
         Returns:
             One float32 array [n_query_tokens, dim] for each query.
         """
-        with self._reading() as store:
-            dim = self._dim(store)
-        return PassageEncoder(self._model(), split=False, dim=dim).queries(list(queries))
+        return PassageEncoder(self._model(), split=False, dim=self._dim()).queries(list(queries))
 
     def ranked(
         self,
@@ -662,7 +660,7 @@ class Index:
             InputError: If a query is not an array of that shape; see `search` for the others.
         """
         with self._reading() as store:
-            check_vectors(queries, self._dim(store))
+            check_vectors(queries, self._dim())
             skipped = Skipped() if self._on_damage == SKIP else None
             ranked = self._ranked(queries, k, n_candidates, min_recall, exact, filter, skipped, grouping)
             if skipped is not None:
@@ -771,7 +769,7 @@ class Index:
         words = parse_query(query)
         keep = grouping.keep(k)
         with self._reading() as store:
-            check_vectors([vectors], self._dim(store))
+            check_vectors([vectors], self._dim())
             encoding_id = self._serving_id()
             selected: Mapping[int, list[str]] | None = None if filter is None else self._selected(filter, None)
             if words is not None and words.required is not None:
@@ -1133,12 +1131,13 @@ class Index:
             )
         return serving.encoding_id
 
-    def _dim(self, store: Store) -> int | None:
+    def _dim(self) -> int | None:
         """Size of a stored token embedding; None before the first document."""
         if self._pinned.dim is not None:
             return self._pinned.dim
         # The first document added since the file was opened has shown it.
-        serving = store.encoding()
+        with self._reading() as store:
+            serving = store.encoding()
         return None if serving is None else serving.dim
 
     def _count_documents(self) -> int:

@@ -114,7 +114,7 @@ def check_vectors(queries: Sequence[FloatArray], dim: int | None) -> None:
         if vectors.ndim != 2 or vectors.dtype.kind != "f":
             raise InputTypeError(
                 f"Query {number} is an array of {vectors.dtype} with shape {vectors.shape}, expected float32 "
-                "[n_query_tokens, dim]. A single query goes in a list."
+                "[n_query_tokens, dim]. For `ranked` a single query goes in a list."
             )
         if dim is not None and vectors.shape[1] != dim:
             raise InputError(f"Query {number} has token embeddings of {vectors.shape[1]} numbers, the index of {dim}.")
