@@ -27,7 +27,7 @@ def mix(students: list[Student], shares: list[float]) -> None:
         shares: How much each counts; what they sum to does not matter.
 
     Raises:
-        ValueError: The shapes differ, there is not one share for each, or the shares sum to nothing.
+        ValueError: The shapes differ, there is not one share for each, one is below 0, or all are 0.
     """
     if len(shares) != len(students):
         raise ValueError(f"{len(shares)} shares for {len(students)} checkpoints, expected as many")
