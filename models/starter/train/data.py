@@ -108,6 +108,18 @@ def rare_words(text: str, frequencies: Counter[str], count: int, rng: random.Ran
     return " ".join(word for word in candidates if word in chosen)
 
 
+def query_views(pair: Pair, frequencies: Counter[str], rng: random.Random, rare_share: float) -> Iterator[View]:
+    """Yields what asks for a pair's document: its query, a sentence of it, and at times some of its rarest words."""
+    yield View(pair.query, True)
+    sentences = [s for s in _SENTENCE_END.split(pair.document) if 20 <= len(s) <= 300]
+    if sentences:
+        yield View(rng.choice(sentences), True)
+    if rng.random() < rare_share:
+        words = rare_words(pair.document, frequencies, rng.randint(1, 6), rng)
+        if words:
+            yield View(words, True)
+
+
 def make_views(pairs: list[Pair], frequencies: Counter[str], seed: int, rare_share: float = 0.5) -> Iterator[View]:
     """Yields views of shuffled pairs for ever; each pass draws different sentences, words and neighbours.
 
@@ -132,14 +144,7 @@ def make_views(pairs: list[Pair], frequencies: Counter[str], seed: int, rare_sha
                 yield View(f"{pair.query} {pair.document}", False)
             else:
                 yield View(pair.document, False)
-            yield View(pair.query, True)
-            sentences = [s for s in _SENTENCE_END.split(pair.document) if 20 <= len(s) <= 300]
-            if sentences:
-                yield View(rng.choice(sentences), True)
-            if rng.random() < rare_share:
-                words = rare_words(pair.document, frequencies, rng.randint(1, 6), rng)
-                if words:
-                    yield View(words, True)
+            yield from query_views(pair, frequencies, rng, rare_share)
 
 
 def build_tokenizer(teacher_folder: Path, prefixes: bool = True) -> Tokenizer:

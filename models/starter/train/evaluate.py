@@ -30,14 +30,14 @@ from data import (
     with_prefix,
 )
 from safetensors.torch import load_file
-from student import SKIPLIST, Shape, Student, round_to_int8
+from student import SKIPLIST, Shape, Student, TokenModel, round_to_int8
 from tokenizers import Tokenizer
 from torch.nn import functional
 
 
 @torch.inference_mode()
 def embed(
-    student: Student, rows: list[np.ndarray], skip: Sequence[int], device: torch.device, tokens_per_batch: int = 8192
+    student: TokenModel, rows: list[np.ndarray], skip: Sequence[int], device: torch.device, tokens_per_batch: int = 8192
 ) -> list[torch.Tensor]:
     """Embeds id rows (prefix included): normalised, without the tokens in ``skip``; float32 on the CPU."""
     lengths = np.array([len(row) for row in rows])
@@ -89,7 +89,7 @@ def ndcg_by_kind(scores: np.ndarray, kinds: list[str], judgements: list[dict[int
 
 
 def text_scores(
-    student: Student, tokenizer: Tokenizer, lengths: tuple[int, int], queries: list[str], documents: list[str]
+    student: TokenModel, tokenizer: Tokenizer, lengths: tuple[int, int], queries: list[str], documents: list[str]
 ) -> torch.Tensor:
     """MaxSim of texts, ``[queries, documents]``, on the student's device."""
     device = student.dense.weight.device
@@ -148,7 +148,7 @@ class HeldOut:
             skip_ids(tokenizer),
         )
 
-    def measure(self, student: Student, device: torch.device) -> dict[str, float]:
+    def measure(self, student: TokenModel, device: torch.device) -> dict[str, float]:
         """Returns nDCG@10 of each kind of query, and their mean as ``mean``."""
         scores = maxsim_scores(
             embed(student, self.queries, [], device), embed(student, self.documents, self.skip, device), device

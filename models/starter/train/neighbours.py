@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
-from data import Pair, encode_texts, rare_words
+from data import Pair, View, encode_texts, query_views, rare_words
 from tokenizers import Tokenizer
 from torch.nn import functional
 
@@ -107,16 +109,10 @@ class Neighbours:
             seed: Seed.
         """
         rng = random.Random(f"{seed} {step}")  # noqa: S311 - a reproducible draw, no secret
-        chosen = self.clusters[rng.choices(range(len(self.clusters)), self.shares.tolist())[0]]
         queries: list[str] = []
         documents: list[str] = []
-        seen: set[str] = set()
-        for i in rng.sample(chosen, len(chosen)):
-            pair = self.pairs[i]
+        for pair in islice(self._draw(rng), batch):
             query, document = pair.query, pair.document
-            if document in seen or query.lower() in seen:
-                continue
-            seen |= {document, query.lower()}
             draw = rng.random()
             sentences = [sentence for sentence in _SENTENCE_END.split(document) if 30 <= len(sentence) <= 300]
             if draw < 0.15 and len(sentences) > 2:
@@ -133,6 +129,31 @@ class Neighbours:
                 query, document = parts if rng.random() < 0.5 else parts[::-1]
             queries.append(query)
             documents.append(document)
-            if len(queries) == batch:
-                break
         return queries, documents
+
+    def views(self, corner: int, count: int, seed: int) -> list[View]:
+        """Returns documents of one cluster, each with what asks for it behind it: query, sentence, rare words.
+
+        Args:
+            corner: A number, which together with the seed decides what is drawn.
+            count: How many documents, fewer where the cluster has fewer.
+            seed: Seed.
+        """
+        rng = random.Random(f"{seed} corner {corner}")  # noqa: S311 - a reproducible draw, no secret
+        views: list[View] = []
+        for pair in islice(self._draw(rng), count):
+            titled = rng.random() >= 0.6
+            views.append(View(f"{pair.query} {pair.document}" if titled else pair.document, False))
+            views += query_views(pair, self.frequencies, rng, 0.5)
+        return views
+
+    def _draw(self, rng: random.Random) -> Iterator[Pair]:
+        """The pairs of one cluster in random order; no document and no query occurs twice."""
+        chosen = self.clusters[rng.choices(range(len(self.clusters)), self.shares.tolist())[0]]
+        seen: set[str] = set()
+        for i in rng.sample(chosen, len(chosen)):
+            pair = self.pairs[i]
+            if pair.document in seen or pair.query.lower() in seen:
+                continue
+            seen |= {pair.document, pair.query.lower()}
+            yield pair

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,12 +64,39 @@ def dequantise(shard: Shard, views: list[int]) -> tuple[torch.Tensor, torch.Tens
     return states, torch.from_numpy(owner)
 
 
+class _BestMatches(torch.autograd.Function):
+    """The similarity of every query token to the token of every document that is nearest to it.
+
+    Only those pairs have a gradient. Left to itself autograd multiplies whole matrices that are zero almost everywhere,
+    which took four times as long (3,400 tokens against 6,700 of 48 documents, 96 dimensions, one core).
+    """
+
+    @staticmethod
+    def forward(context: Any, query: torch.Tensor, document: torch.Tensor, document_lengths: list[int]) -> torch.Tensor:
+        best, nearest, start = [], [], 0
+        for part in document.split(document_lengths):
+            values, places = (query @ part.T).max(1)
+            best.append(values.float())
+            nearest.append(places + start)
+            start += len(part)
+        context.save_for_backward(query, document, torch.stack(nearest, dim=1))
+        return torch.stack(best, dim=1)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        query, document, nearest = context.saved_tensors
+        of_query, of_document = torch.zeros_like(query), torch.zeros_like(document)
+        for gradient, places in zip(gradients[0].to(query.dtype).T, nearest.T, strict=True):
+            of_query += gradient[:, None] * document[places]
+            of_document.index_add_(0, places, gradient[:, None] * query)
+        return of_query, of_document, None
+
+
 def maxsim_matrix(
     query: torch.Tensor, query_owner: torch.Tensor, document: torch.Tensor, document_lengths: list[int]
 ) -> torch.Tensor:
-    """MaxSim of every query with every document, both given as tokens on end; differentiable."""
-    similarity = query @ document.T
-    best = torch.stack([part.amax(1) for part in similarity.split(document_lengths, dim=1)], dim=1)
+    """MaxSim of every query with every document, both given as tokens on end; float32 sums, differentiable."""
+    best = _BestMatches.apply(query, document, document_lengths)
     count = int(query_owner.max()) + 1
     return torch.zeros(count, best.shape[1], device=best.device).index_add(0, query_owner, best)
 

@@ -42,8 +42,29 @@ class Shape:
     positions: int = 512
 
 
-class Student(nn.Module):
-    """Backbone and projection; the output is not normalised."""
+class TokenModel(nn.Module):
+    """What gives each token of padded ids, prefix token included, its embedding; the output is not normalised.
+
+    Attributes:
+        dense: The last layer, to the token embedding.
+    """
+
+    dense: nn.Linear
+
+    def forward_by_length(self, ids: torch.Tensor, mask: torch.Tensor, parts: int) -> torch.Tensor:
+        """Like ``forward``, in parts of rows of like length, so that little is computed on padding."""
+        lengths = mask.sum(1)
+        order = torch.argsort(lengths)
+        outputs = []
+        for rows in order.chunk(parts):
+            width = int(lengths[rows].max())
+            output = self(ids[rows, :width], mask[rows, :width])
+            outputs.append(nn.functional.pad(output, (0, 0, 0, ids.shape[1] - width)))
+        return torch.cat(outputs)[torch.argsort(order)]
+
+
+class Student(TokenModel):
+    """Backbone and projection."""
 
     def __init__(self, shape: Shape, vocabulary: int) -> None:
         super().__init__()
@@ -71,17 +92,6 @@ class Student(nn.Module):
     def forward(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Returns ``[batch, tokens, dim]``."""
         return self.dense(self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state)
-
-    def forward_by_length(self, ids: torch.Tensor, mask: torch.Tensor, parts: int) -> torch.Tensor:
-        """Like ``forward``, in parts of rows of like length, so that little is computed on padding."""
-        lengths = mask.sum(1)
-        order = torch.argsort(lengths)
-        outputs = []
-        for rows in order.chunk(parts):
-            width = int(lengths[rows].max())
-            output = self(ids[rows, :width], mask[rows, :width])
-            outputs.append(nn.functional.pad(output, (0, 0, 0, ids.shape[1] - width)))
-        return torch.cat(outputs)[torch.argsort(order)]
 
     @torch.no_grad()
     def start_from(self, words: torch.Tensor, positions: torch.Tensor, counts: torch.Tensor) -> None:

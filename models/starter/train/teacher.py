@@ -9,9 +9,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -136,27 +135,26 @@ def make_shard(
 def cache_shards(
     teacher: Teacher,
     tokenizer: Tokenizer,
-    views: Iterator[View],
+    views: Iterable[list[View]],
     folder: Path,
-    count: int,
-    views_per_shard: int,
     lengths: tuple[int, int],
     batch: int,
 ) -> list[Path]:
-    """Makes the shards that are missing and returns the paths of all of them.
+    """Makes the shards that are missing, one of each list of views, and returns the paths of all of them.
 
-    The view iterator is advanced past the shards that exist, so a continued run makes the same shards as one that was
+    The views of shards that exist are drawn all the same, so a continued run makes the same shards as one that was
     never stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"shard-{i:04d}.npz" for i in range(count)]
-    for i, path in enumerate(paths):
-        chosen = list(islice(views, views_per_shard))
+    paths: list[Path] = []
+    for i, chosen in enumerate(views):
+        path = folder / f"shard-{i:04d}.npz"
+        paths.append(path)
         if path.exists():
             continue
         start = time.time()
         shard = make_shard(teacher, tokenizer, chosen, lengths, batch)
         shard.save(path)
         rate = len(shard.ids) / (time.time() - start)
-        print(f"teacher shard {i + 1}/{count}: {len(shard.ids)} tokens, {rate:,.0f} tokens/s", flush=True)
+        print(f"teacher shard {i + 1}: {len(shard.ids)} tokens, {rate:,.0f} tokens/s", flush=True)
     return paths

@@ -268,3 +268,122 @@ def test_topical_queries_want_all_of_a_subject_but_their_own_text(tmp_path: Path
     kinds = [scores[kind] for kind in ("disease", "heading", "passage")]
     assert 0 < max(kinds) <= 1
     assert scores["mean"] == pytest.approx(sum(kinds) / 3)
+
+
+def test_gradients_of_maxsim_are_those_of_its_definition() -> None:
+    import torch
+    from projection import maxsim_matrix
+
+    generator = torch.Generator().manual_seed(0)
+    lengths, owner = [3, 5, 1], torch.tensor([0, 0, 1, 1, 1])
+    query, document = (
+        torch.randn(n, 8, generator=generator, dtype=torch.float64).requires_grad_() for n in (len(owner), sum(lengths))
+    )
+    weights = torch.randn(2, len(lengths), generator=generator)
+    best = torch.stack([part.amax(1) for part in (query @ document.T).split(lengths, dim=1)], dim=1)
+    expected = torch.stack([best[owner == i].sum(0) for i in range(2)]).float()
+    wanted = torch.autograd.grad((expected * weights).sum(), (query, document))
+    scores = maxsim_matrix(query, owner, document, lengths)
+    torch.testing.assert_close(scores, expected)
+    given = torch.autograd.grad((scores * weights).sum(), (query, document))
+    torch.testing.assert_close(given, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_order_divergence_sees_the_others_beside_the_own_document() -> None:
+    import torch
+    from refine import order_divergence
+
+    wanted = torch.tensor([[30.0, 2.0, 1.0, 0.0], [1.0, 30.0, 0.0, 2.0]])
+    own, lengths = torch.tensor([0, 1]), torch.tensor([8.0, 5.0])
+    assert order_divergence(wanted + 7, wanted, own, lengths).abs().max() < 1e-5
+    # The others the wrong way round: among all documents that hardly shows, since the own one takes all.
+    turned = torch.tensor([[30.0, 0.0, 1.0, 2.0], [2.0, 30.0, 1.0, 0.0]])
+    of_all, of_others = order_divergence(turned, wanted, own, lengths)
+    assert of_all < 1e-3
+    assert of_others > 0.5
+    # A query of four times as many tokens has its sums halved.
+    _, longer = order_divergence(2 * turned, 2 * wanted, own, torch.tensor([32.0, 32.0]))
+    torch.testing.assert_close(longer, of_others)
+
+
+def test_tuned_teacher_stands_in_the_students_place(tmp_path: Path) -> None:
+    import numpy as np
+    import torch
+    from data import QUERY_PREFIX, build_tokenizer, encode_texts, with_prefix
+    from evaluate import embed
+    from projection import Projection
+    from refine import with_text_vector
+    from teacher import Teacher
+    from tune_teacher import TeacherAsStudent
+
+    write_teacher(tmp_path / "teacher")
+    generator = torch.Generator().manual_seed(0)
+    projection = Projection(torch.randn(32, generator=generator), torch.randn(16, 32, generator=generator))
+    model = TeacherAsStudent(tmp_path / "teacher", projection).eval()
+    tokenizer = build_tokenizer(tmp_path / "teacher")
+    plain = encode_texts(tokenizer, ["baran baral, doset", "doset kitix ." + " baran" * 20], 20)
+    rows = [with_prefix(row, tokenizer.token_to_id(QUERY_PREFIX)) for row in plain]
+    states = Teacher(tmp_path / "teacher", torch.device("cpu")).states(plain, 1000)
+    for given, state in zip(embed(model, rows, [], torch.device("cpu")), states, strict=True):
+        # The teacher computes in bfloat16.
+        np.testing.assert_allclose(given, with_text_vector(projection.apply(state)), atol=0.03)
+
+
+def test_refining_after_a_tuned_teacher_continues_and_learns(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+    from torch.testing import assert_close
+
+    write_teacher(tmp_path / "teacher")
+    write_pairs(tmp_path / "pairs.jsonl", 150)
+    subprocess.run(command(tmp_path), check=True, stdout=subprocess.DEVNULL)
+
+    def program(name: str, *more: str) -> str:
+        common = ["--preset=tiny", f"--pairs={tmp_path / 'pairs.jsonl'}", "--cluster=60"]
+        common.append(f"--projection={tmp_path / 'out' / 'work' / 'projection.pt'}")
+        run = [sys.executable, str(HERE / name), *common, *more]
+        return subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    tuning = [f"--teacher={tmp_path / 'teacher'}", f"--out={tmp_path / 'tuned'}", "--steps=12", "--contrast-pairs=16"]
+    assert "stopped early" in program("tune_teacher.py", *tuning, "--stop-after=6")
+    assert "continuing at step 6" in program("tune_teacher.py", *tuning)
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("teacher", "tuned"))
+    changed = {name for name, value in before.items() if not value.equal(after[name])}
+    assert any("attention" in name for name in changed)
+    assert not any("word_embeddings" in name for name in changed)
+
+    def refine(out: str, *more: str) -> str:
+        refining = ["--corners=3", "--corner-documents=24", "--documents=12", "--wholes=2", "--lr=0.005"]
+        where = [str(tmp_path / "out"), f"--teacher={tmp_path / 'tuned'}", f"--out={tmp_path / out}"]
+        return program("refine.py", *where, *refining, *more)
+
+    assert "finished: checkpoint in" in refine("whole", "--steps=30")
+    assert "stopped early" in refine("parts", "--steps=30", "--stop-after=15")
+    assert "continuing at step 15" in refine("parts", "--steps=30")
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    for name, value in one.items():
+        assert_close(other[name], value, rtol=1e-3, atol=1e-3)
+    lines = [line for line in refine("longer", "--steps=150").splitlines() if line.startswith("step ")]
+    orders = [float(line.split(" order ")[1].split(",")[0]) for line in lines]
+    assert orders[-1] < 0.9 * orders[0]
+
+
+def test_one_command_makes_the_model(tmp_path: Path) -> None:
+    from evaluate import load_checkpoint
+
+    write_teacher(tmp_path / "teacher")
+    write_pairs(tmp_path / "pairs.jsonl", 150)
+    making = [sys.executable, str(HERE / "make_starter.py"), "--preset=tiny", f"--pairs={tmp_path / 'pairs.jsonl'}"]
+    making += [f"--teacher={tmp_path / 'teacher'}", f"--out={tmp_path / 'out'}"]
+    subprocess.run(making, check=True, stdout=subprocess.DEVNULL)
+    student, _, _ = load_checkpoint(tmp_path / "out" / "checkpoint")
+    start, one, other = (
+        load_checkpoint(tmp_path / "out" / name)[0].dense.weight for name in ("mixed", "refined-1", "refined-2")
+    )
+    assert not one.equal(other)
+    assert student.dense.weight.allclose(start / 2 + one / 4 + other / 4, atol=1e-6)
+    # What is done is left alone; a phase that was lost is made again from those before it.
+    (tmp_path / "out" / "checkpoint.done").unlink()
+    again = subprocess.run(making, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert again.count("done before") == 6
+    assert "mix.py" in again
+    assert load_checkpoint(tmp_path / "out" / "checkpoint")[0].dense.weight.equal(student.dense.weight)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from data import Pair, find_pair_files, read_pairs
 from evaluate import load_checkpoint, ndcg_by_kind, text_scores
-from student import Student
+from student import TokenModel
 from tokenizers import Tokenizer
 
 _DISEASE = re.compile(r"(?:\bfor|\bof|\(are\)|causes|prevent|diagnose|treats?)\s+(.+?)\s*\?$")
@@ -88,7 +88,7 @@ class Topical:
         self.relevant.append(relevant)
         self.ignored.append(ignored)
 
-    def measure(self, student: Student, tokenizer: Tokenizer, lengths: tuple[int, int]) -> dict[str, float]:
+    def measure(self, student: TokenModel, tokenizer: Tokenizer, lengths: tuple[int, int]) -> dict[str, float]:
         """Returns nDCG@10 of each kind of query, and their mean as ``mean``."""
         scores = text_scores(student, tokenizer, lengths, self.queries, self.documents).numpy()
         for row, ignored in zip(scores, self.ignored, strict=True):

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from data import (
 )
 from evaluate import HeldOut, skip_ids
 from projection import Projection, groups_of, maxsim_matrix, principal_components, tune_projection, with_sentence
-from student import Shape, Student, round_to_int8, save_checkpoint
+from student import Shape, Student, TokenModel, round_to_int8, save_checkpoint
 from teacher import Shard, Teacher, cache_shards, find_teacher
 from tokenizers import Tokenizer
 from torch.nn import functional
@@ -253,7 +254,7 @@ class Batches:
         return batch
 
 
-def encode_batch(student: Student, batch: Batch) -> dict[str, torch.Tensor]:
+def encode_batch(student: TokenModel, batch: Batch) -> dict[str, torch.Tensor]:
     """Runs the student over a batch in bfloat16, with gradients; outputs by role."""
     with torch.autocast(student.dense.weight.device.type, torch.bfloat16):
         return {
@@ -488,13 +489,12 @@ def prepare_targets(
         The shards, the projection, and the teacher's token and position tables.
     """
     teacher = Teacher(teacher_folder, device)
+    views = make_views(pairs, document_frequencies(pairs), preset.seed, preset.rare_words)
     paths = cache_shards(
         teacher,
         build_tokenizer(teacher_folder, prefixes=False),
-        make_views(pairs, document_frequencies(pairs), preset.seed, preset.rare_words),
+        (list(islice(views, preset.views)) for _ in range(preset.shards)),
         work / "targets",
-        preset.shards,
-        preset.views,
         (preset.query_length, preset.document_length),
         preset.teacher_batch,
     )

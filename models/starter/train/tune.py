@@ -43,7 +43,7 @@ from data import (
 from evaluate import HeldOut, load_checkpoint, skip_ids
 from neighbours import Neighbours
 from projection import Projection, dequantise, maxsim_matrix
-from student import Student, round_to_int8, save_checkpoint
+from student import Student, TokenModel, round_to_int8, save_checkpoint
 from teacher import Shard, Teacher, find_teacher
 from tokenizers import Tokenizer
 from torch.nn import functional
@@ -156,7 +156,7 @@ class Contrast:
     temperature: float
     seed: int
 
-    def loss(self, student: Student, step: int) -> tuple[torch.Tensor, float, int]:
+    def loss(self, student: TokenModel, step: int) -> tuple[torch.Tensor, float, int]:
         """Cross-entropy of a step's queries over its documents.
 
         Returns:
@@ -179,7 +179,7 @@ class Contrast:
         return loss, right, sum(len(row) for of in rows.values() for row in of)
 
 
-def embed_rows(student: Student, rows: list[np.ndarray], drop: np.ndarray) -> list[torch.Tensor]:
+def embed_rows(student: TokenModel, rows: list[np.ndarray], drop: np.ndarray) -> list[torch.Tensor]:
     """Embeds id rows, with gradients: normalised, without the tokens in ``drop``."""
     device = student.dense.weight.device
     ids, mask = pad(rows)
@@ -194,7 +194,12 @@ class Tuner:
     """The loop and its state on disk."""
 
     def __init__(
-        self, student: Student, batches: Batches | None, contrast: Contrast, arguments: argparse.Namespace, state: Path
+        self,
+        student: TokenModel,
+        batches: Batches | None,
+        contrast: Contrast,
+        arguments: argparse.Namespace,
+        state: Path,
     ) -> None:
         self.student = student
         self.batches = batches
@@ -216,6 +221,16 @@ class Tuner:
             "step": self.step,
         }
         write_state(self.state, state)
+
+    def resume(self) -> None:
+        """Reads the state of a stopped run, if there is one."""
+        if not self.state.exists():
+            return
+        saved = torch.load(self.state, map_location="cpu", weights_only=True)
+        self.student.load_state_dict(saved["student"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.step = saved["step"]
+        print(f"continuing at step {self.step}", flush=True)
 
     def learning_rate(self) -> float:
         """Linear up, constant, linear down to nothing over the last 80 % of the steps."""
@@ -357,8 +372,6 @@ def main() -> None:
     batches = distillation(student, tokenizer, preset, arguments, saved) if arguments.token_loss else None
     if saved is None:
         save_checkpoint(student, tokenizer, arguments.out / "start", *lengths)
-    else:
-        student.load_state_dict(saved["student"])
     words = Teacher(teacher_folder, torch.device("cpu")).word_embeddings()
     frequencies = document_frequencies(train_pairs)
     contrast = Contrast(
@@ -372,10 +385,7 @@ def main() -> None:
         arguments.seed,
     )
     tuner = Tuner(student, batches, contrast, arguments, state)
-    if saved is not None:
-        tuner.optimiser.load_state_dict(saved["optimiser"])
-        tuner.step = saved["step"]
-        print(f"continuing at step {tuner.step}", flush=True)
+    tuner.resume()
     tuner.run(held_out)
     save_checkpoint(student, tokenizer, arguments.out, *lengths)
     if tuner.step >= arguments.steps:
