@@ -75,7 +75,8 @@ def read_corner(shard: Shard, chosen: Sequence[int], wholes: int, rng: np.random
         wholes: How many of them ask for the others, too.
         rng: Draws those.
     """
-    groups = [groups_of(shard)[i] for i in chosen]
+    all_groups = groups_of(shard)
+    groups = [all_groups[i] for i in chosen]
     documents = [document for document, _ in groups]
     asked = [(query, i) for i, (_, queries) in enumerate(groups) for query in queries]
     drawn = rng.choice(len(groups), size=min(wholes, len(groups)), replace=False)
@@ -202,16 +203,16 @@ class Refiner:
         }
         nothing = np.array([], dtype=np.int64)
         outputs = {role: embed_rows(self.student, of, nothing) for role, of in rows.items()}
-        full, errors, weights = {}, [], []
+        full, targets, errors, weights = {}, {}, [], []
         with torch.no_grad():
             mean = self.projection.mean.to(self.device)
             for role, of in corner.states.items():
                 states = [state.to(self.device) for state in of]
                 full[role] = [with_text_vector(s - mean)[keep] for s, keep in zip(states, kept[role], strict=True)]
-                corner.states[role] = [with_text_vector(self.projection.apply(s)) for s in states]
-        for role, targets in corner.states.items():
+                targets[role] = [with_text_vector(self.projection.apply(s)) for s in states]
+        for role, wanted_tokens in targets.items():
             # As in train.py: what documents leave out is not learned, and the text vector is one token of many.
-            for output, target, keep in zip(outputs[role], targets, kept[role], strict=True):
+            for output, target, keep in zip(outputs[role], wanted_tokens, kept[role], strict=True):
                 weight = keep.float() * (self.preset.query_weight if role == "query" else 1.0)
                 weight[1] *= self.preset.text_weight
                 errors.append(weight * (1 - (output * target).sum(1)))
@@ -248,8 +249,8 @@ class Refiner:
         self.step += 1
         return losses.detach().float().cpu().numpy(), tokens
 
-    def run(self) -> None:
-        """Goes on to the last step, saving on the way."""
+    def run(self, held_out: HeldOut) -> None:
+        """Goes on to the last step, saving and evaluating on the way."""
         last = self.arguments.steps
         if self.arguments.stop_after is not None:
             last = min(last, self.step + self.arguments.stop_after)
@@ -273,6 +274,11 @@ class Refiner:
                 sums, counted, tokens, started = np.zeros(4), 0, 0, time.time()
             if self.step % _SAVE_EVERY == 0 or at_end:
                 self.save()
+            if self.step % (4 * _SAVE_EVERY) == 0 or at_end:
+                scores = held_out.measure(self.student.eval(), self.device)
+                print("held-out " + " ".join(f"{kind} {score:.4f}" for kind, score in scores.items()), flush=True)
+                self.student.train()
+                started = time.time()
 
 
 def parse() -> argparse.Namespace:
@@ -337,16 +343,14 @@ def main() -> None:
         arguments,
         work / "refine-state.pt",
     )
-    refiner.resume()
-    refiner.run()
-    save_checkpoint(student, tokenizer, arguments.out, *lengths)
     held_out = HeldOut.build(
         held_pairs, tokenizer, lengths, preset.held_out_documents, preset.held_out_queries, preset.seed
     )
-    scores = held_out.measure(student.eval(), device)
-    print("held-out " + " ".join(f"{kind} {score:.4f}" for kind, score in scores.items()), flush=True)
+    refiner.resume()
+    refiner.run(held_out)
+    save_checkpoint(student, tokenizer, arguments.out, *lengths)
     if refiner.step >= arguments.steps:
-        round_to_int8(student)
+        round_to_int8(student.eval())
         print(f"weights rounded to int8: held-out mean {held_out.measure(student, device)['mean']:.4f}", flush=True)
     print(
         f"{'finished' if refiner.step >= arguments.steps else 'stopped early'}: checkpoint in {arguments.out}",
