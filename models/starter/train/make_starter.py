@@ -25,8 +25,7 @@ _TINY = {
     "teacher": ["--steps=12", "--contrast-pairs=16", "--cluster=60"],
     "refine": ["--steps=30", "--corners=3", "--corner-documents=24", "--documents=12", "--cluster=60"],
 }
-# The rate had hardly begun to fall when the teacher was good enough; more steps cost it words.
-_USUAL = {"tune": [], "teacher": ["--stop-after=250"], "refine": []}
+_USUAL: dict[str, list[str]] = {"tune": [], "teacher": [], "refine": []}
 # Two runs, one that leans more on the teacher's tokens and one that leans more on the pairs. What they started from
 # counts as much as both together.
 _REFINED = {"refined-1": ["--seed=1"], "refined-2": ["--seed=2", "--token-loss=2", "--contrast=1"]}
@@ -42,9 +41,9 @@ def phases(out: Path, preset: str, pairs: list[str], teacher: str | None) -> Ite
     yield "tuned", ["tune.py", str(out / "distilled"), *texts, *first, *more["tune"]]
     yield "mixed", ["mix.py", str(out / "tuned" / "start"), str(out / "tuned")]
     yield "teacher", ["tune_teacher.py", *texts, *first, projection, *more["teacher"]]
-    tuned_teacher = f"--teacher={out / 'teacher'}"
+    follow = [f"--teacher={out / 'teacher'}", projection, f"--targets={out / 'corners'}"]
     for name, settings in _REFINED.items():
-        yield name, ["refine.py", str(out / "mixed"), *texts, tuned_teacher, projection, *more["refine"], *settings]
+        yield name, ["refine.py", str(out / "mixed"), *texts, *follow, *more["refine"], *settings]
     yield "checkpoint", ["mix.py", *(str(out / name) for name in ("mixed", *_REFINED)), "--shares", "2", "1", "1"]
 
 

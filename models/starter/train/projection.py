@@ -101,6 +101,15 @@ def maxsim_matrix(
     return torch.zeros(count, best.shape[1], device=best.device).index_add(0, query_owner, best)
 
 
+def text_scores_of(queries: list[torch.Tensor], documents: list[torch.Tensor]) -> torch.Tensor:
+    """MaxSim sums ``[queries, documents]`` of texts given one by one as their tokens; differentiable."""
+    device = queries[0].device
+    owner = torch.repeat_interleave(
+        torch.arange(len(queries), device=device), torch.tensor([len(tokens) for tokens in queries], device=device)
+    )
+    return maxsim_matrix(torch.cat(queries), owner, torch.cat(documents), [len(tokens) for tokens in documents])
+
+
 def with_sentence(tokens: torch.Tensor, owner: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalises tokens and appends each text's normalised mean, which is what the prefix token stands for."""
     count = int(owner.max()) + 1

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,12 @@ from data import (
 )
 from evaluate import HeldOut, load_checkpoint, skip_ids
 from neighbours import Neighbours
-from projection import Projection, dequantise, groups_of, maxsim_matrix
+from projection import Projection, dequantise, groups_of, text_scores_of
 from student import Student, round_to_int8, save_checkpoint
 from teacher import Shard, Teacher, cache_shards, find_teacher
 from tokenizers import Tokenizer
 from torch.nn import functional
-from train import PRESETS, Preset, make_optimisers, write_state
+from train import PRESETS, Preset, learning_rate, make_held_out, make_optimisers, write_state
 from transformers.utils import logging
 from tune import embed_rows
 
@@ -66,17 +67,15 @@ class Corner:
     whole: torch.Tensor
 
 
-def read_corner(shard: Shard, chosen: Sequence[int], wholes: int, rng: np.random.Generator) -> Corner:
+def read_corner(shard: Shard, groups: list[tuple[int, list[int]]], wholes: int, rng: np.random.Generator) -> Corner:
     """Gathers some documents of a shard with all of their queries.
 
     Args:
         shard: One corner.
-        chosen: Which of its documents.
+        groups: Views of the documents, each with those of its queries.
         wholes: How many of them ask for the others, too.
         rng: Draws those.
     """
-    all_groups = groups_of(shard)
-    groups = [all_groups[i] for i in chosen]
     documents = [document for document, _ in groups]
     asked = [(query, i) for i, (_, queries) in enumerate(groups) for query in queries]
     drawn = rng.choice(len(groups), size=min(wholes, len(groups)), replace=False)
@@ -97,15 +96,6 @@ def with_text_vector(tokens: torch.Tensor) -> torch.Tensor:
     text = functional.normalize(tokens.mean(0, keepdim=True), dim=1)
     tokens = functional.normalize(tokens, dim=1)
     return torch.cat([tokens[:1], text, tokens[1:]])
-
-
-def scores_of(queries: list[torch.Tensor], documents: list[torch.Tensor]) -> torch.Tensor:
-    """MaxSim sums ``[queries, documents]``, differentiable."""
-    device = queries[0].device
-    owner = torch.repeat_interleave(
-        torch.arange(len(queries), device=device), torch.tensor([len(q) for q in queries], device=device)
-    )
-    return maxsim_matrix(torch.cat(queries), owner, torch.cat(documents), [len(d) for d in documents])
 
 
 def order_divergence(
@@ -148,6 +138,7 @@ class Refiner:
     ) -> None:
         self.student = student
         self.shards = shards
+        self.groups = [groups_of(shard) for shard in shards]
         self.projection = projection
         self.prefixes = {
             "query": tokenizer.token_to_id(QUERY_PREFIX),
@@ -187,8 +178,8 @@ class Refiner:
         for sweep in range(10**9):
             rng = np.random.default_rng([self.arguments.seed, sweep])
             parts: list[tuple[int, np.ndarray]] = []
-            for which, shard in enumerate(self.shards):
-                order = rng.permutation(len(groups_of(shard)))
+            for which, groups in enumerate(self.groups):
+                order = rng.permutation(len(groups))
                 count = max(1, round(len(order) / self.arguments.documents))
                 parts += [(which, part) for part in np.array_split(order, count)]
             for i in rng.permutation(len(parts)):
@@ -218,12 +209,12 @@ class Refiner:
                 errors.append(weight * (1 - (output * target).sum(1)))
                 weights.append(weight)
         token = torch.cat(errors).sum() / torch.cat(weights).sum()
-        ours = scores_of(
+        ours = text_scores_of(
             outputs["query"], [output[keep] for output, keep in zip(outputs["document"], kept["document"], strict=True)]
         )
         with torch.no_grad():
             # bfloat16 is three times as fast, and its error is far below the student's.
-            wanted = scores_of([q.bfloat16() for q in full["query"]], [d.bfloat16() for d in full["document"]])
+            wanted = text_scores_of([q.bfloat16() for q in full["query"]], [d.bfloat16() for d in full["document"]])
         own, asked = corner.own.to(self.device), ~corner.whole.to(self.device)
         lengths = torch.tensor([float(len(row)) for row in rows["query"]], device=self.device)
         divergences = order_divergence(ours, wanted, own, lengths)
@@ -232,13 +223,13 @@ class Refiner:
 
     def one_step(self, which: int, chosen: np.ndarray) -> tuple[np.ndarray, int]:
         """Takes one step; returns its losses and how many tokens were encoded."""
-        # Linear up, and then linear down to nothing.
-        factor = min(1.0, (self.step + 1) / self.preset.warmup, 1 - self.step / self.arguments.steps)
+        factor = learning_rate(self.step, self.preset)
         for optimiser, peaks in zip(self.optimisers, self.peaks, strict=True):
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
         rng = np.random.default_rng([self.arguments.seed, self.step, 1])
-        corner = read_corner(self.shards[which], chosen.tolist(), self.arguments.wholes, rng)
+        groups = [self.groups[which][i] for i in chosen]
+        corner = read_corner(self.shards[which], groups, self.arguments.wholes, rng)
         losses, tokens = self.losses(corner)
         shares = [self.arguments.token_loss, *[self.arguments.order] * 2, self.arguments.contrast]
         (losses * torch.tensor(shares, device=self.device)).sum().backward()
@@ -251,16 +242,12 @@ class Refiner:
 
     def run(self, held_out: HeldOut) -> None:
         """Goes on to the last step, saving and evaluating on the way."""
-        last = self.arguments.steps
+        last = self.preset.steps
         if self.arguments.stop_after is not None:
             last = min(last, self.step + self.arguments.stop_after)
         self.student.train()
         sums, counted, tokens, started = np.zeros(4), 0, 0, time.time()
-        for i, (which, chosen) in enumerate(self.plan()):
-            if i < self.step:
-                continue
-            if self.step >= last:
-                break
+        for which, chosen in islice(self.plan(), self.step, last):
             losses, encoded = self.one_step(which, chosen)
             sums, counted, tokens = sums + losses, counted + 1, tokens + encoded
             at_end = self.step == last
@@ -289,7 +276,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--teacher", required=True, help="what tune_teacher.py made, or another with the same states")
     parser.add_argument("--projection", type=Path, required=True, help="projection.pt in the work folder of train.py")
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes")
-    parser.add_argument("--work", type=Path, help="where corners and state go; default: OUT/work")
+    parser.add_argument("--work", type=Path, help="where the state goes; default: OUT/work")
+    parser.add_argument("--targets", type=Path, help="where corners go, which runs can share; default: WORK/corners")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="as in train.py")
     parser.add_argument("--corners", type=int, default=224)
     parser.add_argument("--corner-documents", type=int, default=96, help="documents in a corner")
@@ -316,21 +304,29 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    preset = replace(PRESETS[arguments.preset], lr=arguments.lr, muon_lr=arguments.muon_lr)
+    # A rate that falls from the end of the warm-up on.
+    preset = replace(
+        PRESETS[arguments.preset],
+        lr=arguments.lr,
+        muon_lr=arguments.muon_lr,
+        steps=arguments.steps,
+        cooldown=1.0,
+    )
     student, tokenizer, lengths = load_checkpoint(arguments.checkpoint)
     pairs, held_pairs = split_pairs(read_pairs(find_pair_files(arguments.pairs)), preset.held_out_share)
     work: Path = arguments.work or arguments.out / "work"
+    work.mkdir(parents=True, exist_ok=True)
     teacher_folder = find_teacher(arguments.teacher)
     teacher = Teacher(teacher_folder, device)
     plain = build_tokenizer(teacher_folder, prefixes=False)
     neighbours = Neighbours.build(
-        pairs, document_frequencies(pairs), teacher.word_embeddings(), plain, arguments.cluster, arguments.seed
+        pairs, document_frequencies(pairs), teacher.word_embeddings(), plain, arguments.cluster, preset.seed
     )
     paths = cache_shards(
         teacher,
         plain,
-        (neighbours.views(i, arguments.corner_documents, arguments.seed) for i in range(arguments.corners)),
-        work / "corners",
+        (neighbours.views(i, arguments.corner_documents, preset.seed) for i in range(arguments.corners)),
+        arguments.targets or work / "corners",
         (preset.query_length, preset.document_length),
         preset.teacher_batch,
     )
@@ -343,19 +339,16 @@ def main() -> None:
         arguments,
         work / "refine-state.pt",
     )
-    held_out = HeldOut.build(
-        held_pairs, tokenizer, lengths, preset.held_out_documents, preset.held_out_queries, preset.seed
-    )
+    held_out = make_held_out(held_pairs, tokenizer, lengths, preset)
     refiner.resume()
     refiner.run(held_out)
     save_checkpoint(student, tokenizer, arguments.out, *lengths)
     if refiner.step >= arguments.steps:
         round_to_int8(student.eval())
         print(f"weights rounded to int8: held-out mean {held_out.measure(student, device)['mean']:.4f}", flush=True)
-    print(
-        f"{'finished' if refiner.step >= arguments.steps else 'stopped early'}: checkpoint in {arguments.out}",
-        flush=True,
-    )
+        print(f"finished: checkpoint in {arguments.out}", flush=True)
+    else:
+        print(f"stopped early: checkpoint in {arguments.out}", flush=True)
 
 
 if __name__ == "__main__":

@@ -178,6 +178,22 @@ def test_tuning_continues_and_is_mixed(tmp_path: Path) -> None:
         torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-3)
 
 
+def test_a_rate_can_be_planned_for_more_steps_than_are_taken() -> None:
+    from types import SimpleNamespace
+
+    from tune import Tuner
+
+    def rate(step: int, rate_steps: int | None) -> float:
+        planned = SimpleNamespace(lr=1.0, steps=250, rate_steps=rate_steps)
+        return Tuner.learning_rate(SimpleNamespace(step=step, arguments=planned))
+
+    assert rate(9, None) == rate(9, 1000) == 0.2
+    assert rate(150, None) == pytest.approx(0.5)
+    assert rate(150, 1000) == 1.0
+    assert rate(249, None) == pytest.approx(0.005)
+    assert rate(249, 1000) == pytest.approx(0.93875)
+
+
 def test_half_of_a_text_asks_for_its_other_half() -> None:
     from collections import Counter
 
@@ -381,6 +397,9 @@ def test_one_command_makes_the_model(tmp_path: Path) -> None:
     )
     assert not one.equal(other)
     assert student.dense.weight.allclose(start / 2 + one / 4 + other / 4, atol=1e-6)
+    # Both learn from the same corners, which are made once; nothing lies where a run would make its own.
+    assert len(list((tmp_path / "out" / "corners").iterdir())) == 3
+    assert not list((tmp_path / "out").glob("refined-*/work/corners"))
     # What is done is left alone; a phase that was lost is made again from those before it.
     (tmp_path / "out" / "checkpoint.done").unlink()
     again = subprocess.run(making, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -320,6 +320,11 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return Batch(**moved, document_of=batch.document_of)
 
 
+def make_held_out(pairs: list[Pair], tokenizer: Tokenizer, lengths: tuple[int, int], preset: Preset) -> HeldOut:
+    """The held-out pairs as a preset measures them."""
+    return HeldOut.build(pairs, tokenizer, lengths, preset.held_out_documents, preset.held_out_queries, preset.seed)
+
+
 def make_optimisers(student: Student, preset: Preset) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the layers' matrices and AdamW for tables, norms, biases and projections."""
     matrices = [p for n, p in student.named_parameters() if p.dim() == 2 and ".layer." in n]
@@ -550,9 +555,7 @@ def main() -> None:
     student.to(device)
     print(f"student: {student.size_in_bytes():,} bytes as int8; settings: {json.dumps(asdict(preset))}", flush=True)
 
-    held_out = HeldOut.build(
-        held_out_pairs, tokenizer, lengths, preset.held_out_documents, preset.held_out_queries, preset.seed
-    )
+    held_out = make_held_out(held_out_pairs, tokenizer, lengths, preset)
     batches = Batches(shards, projection, tokenizer, preset)
     finished = Trainer(student, batches, preset, device, work).run(held_out, arguments.stop_after)
     save_checkpoint(student, tokenizer, arguments.out, *lengths)

@@ -31,6 +31,7 @@ import torch
 from data import (
     DOCUMENT_PREFIX,
     QUERY_PREFIX,
+    Pair,
     build_tokenizer,
     document_frequencies,
     encode_texts,
@@ -42,12 +43,22 @@ from data import (
 )
 from evaluate import HeldOut, load_checkpoint, skip_ids
 from neighbours import Neighbours
-from projection import Projection, dequantise, maxsim_matrix
+from projection import Projection, dequantise, text_scores_of
 from student import Student, TokenModel, round_to_int8, save_checkpoint
 from teacher import Shard, Teacher, find_teacher
 from tokenizers import Tokenizer
 from torch.nn import functional
-from train import PRESETS, Batch, Batches, Preset, encode_batch, to_device, token_loss, write_state
+from train import (
+    PRESETS,
+    Batch,
+    Batches,
+    Preset,
+    encode_batch,
+    make_held_out,
+    to_device,
+    token_loss,
+    write_state,
+)
 from transformers.utils import logging
 
 # What the most frequent words keep. The less it is, the more length lies in the dimension that documents leave empty,
@@ -156,6 +167,39 @@ class Contrast:
     temperature: float
     seed: int
 
+    @staticmethod
+    def build(
+        pairs: list[Pair],
+        words: torch.Tensor,
+        tokenizer: Tokenizer,
+        plain: Tokenizer,
+        lengths: tuple[int, int],
+        arguments: argparse.Namespace,
+        halves: float = 0.0,
+    ) -> Contrast:
+        """Clusters the pairs.
+
+        Args:
+            pairs: The training pairs.
+            words: Embedding of every vocabulary entry, ``[vocabulary, width]``.
+            tokenizer: With prefix tokens.
+            plain: Without.
+            lengths: Longest query and document.
+            arguments: ``cluster``, ``contrast_pairs``, ``temperature`` and ``seed`` of the command line.
+            halves: How often half of a text asks for its other half.
+        """
+        frequencies = document_frequencies(pairs)
+        return Contrast(
+            Neighbours.build(pairs, frequencies, words, plain, arguments.cluster, arguments.seed, halves),
+            plain,
+            {"query": tokenizer.token_to_id(QUERY_PREFIX), "document": tokenizer.token_to_id(DOCUMENT_PREFIX)},
+            {"query": np.array([], dtype=np.int64), "document": np.array(skip_ids(tokenizer))},
+            dict(zip(("query", "document"), lengths, strict=True)),
+            arguments.contrast_pairs,
+            arguments.temperature,
+            arguments.seed,
+        )
+
     def loss(self, student: TokenModel, step: int) -> tuple[torch.Tensor, float, int]:
         """Cross-entropy of a step's queries over its documents.
 
@@ -168,12 +212,8 @@ class Contrast:
             for role, of in texts.items()
         }
         query, document = (embed_rows(student, rows[role], self.drop[role]) for role in ("query", "document"))
-        device = query[0].device
-        owner = torch.repeat_interleave(
-            torch.arange(len(query), device=device), torch.tensor([len(tokens) for tokens in query], device=device)
-        )
-        scores = maxsim_matrix(torch.cat(query), owner, torch.cat(document), [len(tokens) for tokens in document])
-        wanted = torch.arange(len(query), device=device)
+        scores = text_scores_of(query, document)
+        wanted = torch.arange(len(query), device=scores.device)
         right = (scores.argmax(1) == wanted).float().mean().item()
         loss = functional.cross_entropy(scores / self.temperature, wanted)
         return loss, right, sum(len(row) for of in rows.values() for row in of)
@@ -233,8 +273,8 @@ class Tuner:
         print(f"continuing at step {self.step}", flush=True)
 
     def learning_rate(self) -> float:
-        """Linear up, constant, linear down to nothing over the last 80 % of the steps."""
-        steps = self.arguments.steps
+        """Linear up, constant, linear down to nothing over the last 80 % of the steps it is planned for."""
+        steps = self.arguments.rate_steps or self.arguments.steps
         return self.arguments.lr * min(1.0, (self.step + 1) / 50, (steps - self.step) / (0.8 * steps))
 
     def one_step(self, batch: Batch | None) -> np.ndarray:
@@ -296,6 +336,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--teacher", help="as in train.py")
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes, and the state")
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--rate-steps", type=int, help="step at which the rate would be nothing; default: the last")
     parser.add_argument("--stop-after", type=int, help="stop after this many steps, to be continued")
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--contrast", type=float, default=1.0, help="weight of the contrast")
@@ -363,9 +404,7 @@ def main() -> None:
     student.to(device)
     plain = build_tokenizer(teacher_folder, prefixes=False)
     train_pairs, held_pairs = split_pairs(read_pairs(find_pair_files(arguments.pairs)), preset.held_out_share)
-    held_out = HeldOut.build(
-        held_pairs, tokenizer, lengths, preset.held_out_documents, preset.held_out_queries, preset.seed
-    )
+    held_out = make_held_out(held_pairs, tokenizer, lengths, preset)
     arguments.out.mkdir(parents=True, exist_ok=True)
     state = arguments.out / "tune-state.pt"
     saved = torch.load(state, map_location="cpu", weights_only=True) if state.exists() else None
@@ -373,17 +412,8 @@ def main() -> None:
     if saved is None:
         save_checkpoint(student, tokenizer, arguments.out / "start", *lengths)
     words = Teacher(teacher_folder, torch.device("cpu")).word_embeddings()
-    frequencies = document_frequencies(train_pairs)
-    contrast = Contrast(
-        Neighbours.build(train_pairs, frequencies, words, plain, arguments.cluster, arguments.seed, arguments.halves),
-        plain,
-        {"query": tokenizer.token_to_id(QUERY_PREFIX), "document": tokenizer.token_to_id(DOCUMENT_PREFIX)},
-        {"query": np.array([], dtype=np.int64), "document": np.array(skip_ids(tokenizer))},
-        {"query": min(200, lengths[0]), "document": min(200, lengths[1])},
-        arguments.contrast_pairs,
-        arguments.temperature,
-        arguments.seed,
-    )
+    cut = (min(200, lengths[0]), min(200, lengths[1]))
+    contrast = Contrast.build(train_pairs, words, tokenizer, plain, cut, arguments, arguments.halves)
     tuner = Tuner(student, batches, contrast, arguments, state)
     tuner.resume()
     tuner.run(held_out)

@@ -16,25 +16,14 @@ import argparse
 import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
-from data import (
-    DOCUMENT_PREFIX,
-    QUERY_PREFIX,
-    build_tokenizer,
-    document_frequencies,
-    find_pair_files,
-    read_pairs,
-    split_pairs,
-)
-from evaluate import HeldOut, skip_ids
-from neighbours import Neighbours
+from data import build_tokenizer, find_pair_files, read_pairs, split_pairs
 from projection import Projection
 from safetensors.torch import save_file
 from student import TokenModel
 from teacher import find_teacher
 from torch import nn
-from train import PRESETS
+from train import PRESETS, make_held_out
 from transformers import AutoModel
 from transformers.utils import logging
 from tune import Contrast, Tuner
@@ -77,7 +66,7 @@ class TeacherAsStudent(TokenModel):
 
     def save(self, folder: Path, source: Path) -> None:
         """Writes encoder and tokenizer as ``source`` has them."""
-        # save_pretrained of transformers 5.3 writes the norms under the names of ten years ago.
+        # save_pretrained of transformers 5.3 calls the norms' numbers gamma and beta, as only its own loading undoes.
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.backbone.state_dict().items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         self.backbone.config.save_pretrained(folder)
@@ -94,7 +83,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--projection", type=Path, required=True, help="projection.pt in the work folder of train.py")
     parser.add_argument("--out", type=Path, required=True, help="where the tuned teacher goes, and the state")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="as in train.py")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--rate-steps", type=int, default=1000, help="step at which the rate would be nothing")
     parser.add_argument("--stop-after", type=int, help="stop after this many steps, to be continued")
     parser.add_argument("--lr", type=float, default=3e-5)
     parser.add_argument("--contrast-pairs", type=int, default=48, help="pairs in a step")
@@ -120,28 +110,13 @@ def main() -> None:
     tokenizer, plain = build_tokenizer(folder), build_tokenizer(folder, prefixes=False)
     model = TeacherAsStudent(folder, Projection.load(arguments.projection)).to(device)
     pairs, held_pairs = split_pairs(read_pairs(find_pair_files(arguments.pairs)), preset.held_out_share)
-    held_out = HeldOut.build(
-        held_pairs,
-        tokenizer,
-        (preset.query_length, preset.document_length),
-        preset.held_out_documents,
-        preset.held_out_queries,
-        preset.seed,
-    )
+    held_out = make_held_out(held_pairs, tokenizer, (preset.query_length, preset.document_length), preset)
     words = model.backbone.get_input_embeddings().weight.detach().cpu()
-    contrast = Contrast(
-        Neighbours.build(pairs, document_frequencies(pairs), words, plain, arguments.cluster, arguments.seed),
-        plain,
-        {"query": tokenizer.token_to_id(QUERY_PREFIX), "document": tokenizer.token_to_id(DOCUMENT_PREFIX)},
-        {"query": np.array([], dtype=np.int64), "document": np.array(skip_ids(tokenizer))},
-        {"query": min(48, preset.query_length), "document": min(160, preset.document_length)},
-        arguments.contrast_pairs,
-        arguments.temperature,
-        arguments.seed,
-    )
+    # Cut shorter than the student's in tune.py, for a step of the teacher takes several times as long.
+    cut = (min(48, preset.query_length), min(160, preset.document_length))
+    contrast = Contrast.build(pairs, words, tokenizer, plain, cut, arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    state = arguments.out / "tune-state.pt"
-    tuner = Tuner(model, None, contrast, arguments, state)
+    tuner = Tuner(model, None, contrast, arguments, arguments.out / "tune-state.pt")
     tuner.resume()
     tuner.run(held_out)
     model.save(arguments.out, folder)
